@@ -1,0 +1,110 @@
+"""Steps: what a job can do. One file a kind; each registers itself with `registry.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.runners.base import OutputSink, Runner
+from forge.model.plan import EnvironmentPlan, JobPlan, Plan, StepPlan
+
+StepOutcome = Literal["succeeded", "failed", "error", "timed_out", "cancelled"]
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """`failed`: the work failed. `error`: Forge or a dependency failed. `outputs` are seen by later expressions."""
+
+    outcome: StepOutcome
+    message: str = ""
+    exit_code: int | None = None
+    peak_memory: int | None = None
+    outputs: dict[str, Any] = {}
+
+
+class PublishedArtifact(msgspec.Struct, frozen=True):
+    """A named artifact of a run and what made it."""
+
+    name: str
+    digest: str
+    size: int
+    run: str
+    job: str
+    step: str
+    plan: str
+    commit: str
+    created_at: float
+    is_directory: bool = False
+
+
+class ArtifactIndex(Protocol):
+    """The run's named artifacts, in the database. A name is published once a run attempt of its job."""
+
+    async def publish(self, artifact: PublishedArtifact) -> None:
+        """Record it; the same name with the same digest is fine, with another digest raises UsageError."""
+
+    async def find(self, run: str, name: str) -> PublishedArtifact | None:
+        """Return the run's artifact of that name."""
+
+
+class ReleaseClient(Protocol):
+    """How a step asks for a release and waits for it; implemented by `engine/`."""
+
+    async def deploy(self, environment: EnvironmentPlan, request: dict[str, Any], *, key: str, actor: str) -> str:
+        """Ask for a release; return its id. The same `key` returns the same release, also after a crash."""
+
+    async def wait(self, environment: str, release: str, on_change: Callable[[str], None]) -> dict[str, Any]:
+        """Wait until the release is final; `on_change` gets a line of text for each change. Returns its view:
+        at least `status`, `reason`, `version`, `requests`, `failed_requests`."""
+
+    async def command(self, environment: str, kind: str, payload: dict[str, Any], *, key: str, actor: str) -> None:
+        """Send a command to the environment, once per `key`."""
+
+    async def view(self, environment: str) -> dict[str, Any]:
+        """Return the environment's view (`stable`, `arms`, `releases`, ...) with its latest samples."""
+
+
+class StepContext(msgspec.Struct):
+    """Everything a step may use. `key` is the idempotency key of this execution."""
+
+    key: str
+    run: str
+    plan: Plan
+    job: JobPlan
+    step: StepPlan
+    attempt: int
+    actor: str
+    workspace: Path
+    """The job's own folder; begins as the run's source and is kept between its steps."""
+    cwd: Path
+    """`workspace` plus working_directory; checked to be inside."""
+    env: Mapping[str, str]
+    """The complete environment of commands: clean base, pipeline, job and step env, secrets, FORGE_*."""
+    output: OutputSink
+    say: Callable[[str], None]
+    """Writes one line of Forge's own to the step's log."""
+    runner: Runner
+    artifacts: ArtifactStore
+    index: ArtifactIndex
+    releases: ReleaseClient
+    project: Path
+    cache: Path
+    now: Callable[[], float]
+
+
+class Step(Protocol):
+    """One kind of step.
+
+    `run` is called by the engine as a task of its own; it may take hours, must be cancellable
+    (CancelledError is re-raised after cleaning up) and idempotent under `context.key` unless the step's
+    plan says `on_crash: report`. It returns a result for anything that the user's work did; it raises
+    DependencyFailed (or any other exception, which the engine records as `error`) for what Forge could not do.
+    """
+
+    kind: str
+
+    async def run(self, context: StepContext) -> StepResult:
+        """Do it."""

@@ -1,0 +1,158 @@
+"""The validated configuration of each step kind and of the one-machine target.
+
+`core/pipeline` makes these from YAML and stores them as plain data in the plan; the adapter of the same
+name reads them back with `msgspec.convert(plan.config, RunConfig)`. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from forge.model.plan import Approval
+from forge.model.strategy import Strategy, Threshold
+from forge.model.traffic import Route
+
+
+class CheckoutConfig(msgspec.Struct, frozen=True):
+    """`checkout: .` is the run's own source; else `path` (a local folder) or `repository` (a git URL) at `ref`."""
+
+    path: str = ""
+    repository: str = ""
+    ref: str = ""
+    into: str = "."
+    """Where it goes inside the workspace."""
+    submodules: bool = False
+
+
+class RunConfig(msgspec.Struct, frozen=True):
+    """A command for the shell. The job's or the step's `shell` says which (default `bash -euo pipefail -c`,
+    or `sh -eu -c` where there is no bash)."""
+
+    script: str
+
+
+class PublishConfig(msgspec.Struct, frozen=True):
+    """`path` (default: the name itself, relative to cwd; a folder is packed) becomes the artifact `name`."""
+
+    name: str
+    path: str = ""
+
+
+class DownloadConfig(msgspec.Struct, frozen=True):
+    """The run's artifact `name` comes to `into` inside the workspace; `extract` unpacks tar, tar.gz and zip."""
+
+    name: str
+    into: str = "."
+    extract: bool = False
+
+
+class CacheConfig(msgspec.Struct, frozen=True):
+    """Restores `paths` if an entry for `key` exists and saves them when the job succeeded.
+
+    `key_files`: globs whose contents' hash is appended to `key`. `restore_keys`: prefixes to fall back to.
+    """
+
+    key: str
+    paths: tuple[str, ...]
+    key_files: tuple[str, ...] = ()
+    restore_keys: tuple[str, ...] = ()
+
+
+class QualityConfig(msgspec.Struct, frozen=True):
+    """A quality gate: reads JUnit XML and Cobertura XML, fails below a threshold. Globs are relative to cwd."""
+
+    junit: tuple[str, ...] = ()
+    coverage: tuple[str, ...] = ()
+    min_tests: int = 1
+    max_failures: int = 0
+    max_skipped: int | None = None
+    min_line_coverage: float | None = None
+    """Fraction."""
+    min_branch_coverage: float | None = None
+
+
+class DeployConfig(msgspec.Struct, frozen=True):
+    """Starts a release of `version` (default: the artifact's digest, 12 hex) in `environment`.
+
+    `wait` False returns as soon as the release is accepted, so that releases may overlap.
+    `target` overrides the environment's target configuration for this version.
+    """
+
+    environment: str
+    artifact: str = ""
+    version: str = ""
+    strategy: Strategy = Strategy()
+    target: dict[str, Any] = {}
+    routes: tuple[Route, ...] = ()
+    wait: bool = True
+    timeout: float | None = None
+
+
+class VerifyConfig(msgspec.Struct, frozen=True):
+    """Waits until the environment's last release has settled, then checks its metrics for `for_seconds`."""
+
+    environment: str
+    timeout: float = 300.0
+    interval: float = 15.0
+    thresholds: tuple[Threshold, ...] = (Threshold("error_rate", 0.05, 300.0),)
+    for_seconds: float = 0.0
+    rollback: bool = False
+    """Roll the environment back when a check fails."""
+
+
+class RollbackConfig(msgspec.Struct, frozen=True):
+    """Goes back to `to`, or to the version that was stable before."""
+
+    environment: str
+    to: str = ""
+
+
+class ApproveConfig(msgspec.Struct, frozen=True):
+    """A gate in the middle of a job; handled by `core/pipeline/decide.py`, no adapter runs it."""
+
+    approval: Approval = Approval()
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """A replica is ready when `http` (path, answers 2xx/3xx), `tcp`, or `command` (exit 0) says so."""
+
+    http: str = ""
+    tcp: bool = False
+    command: tuple[str, ...] = ()
+    interval: float = 0.25
+    timeout: float = 2.0
+    failures: int = 3
+    """Consecutive failures after which a ready replica is not ready any more."""
+
+
+class LocalTargetConfig(msgspec.Struct, frozen=True):
+    """Replicas as processes of this machine. Each gets PORT and FORGE_VERSION, FORGE_REPLICA, FORGE_ENVIRONMENT.
+
+    An artifact that is an archive is unpacked into the version's folder, which is the working directory.
+    """
+
+    command: tuple[str, ...]
+    """argv; a string in YAML becomes `("sh", "-c", "exec <string>")`."""
+    replicas: int = 2
+    env: dict[str, str] = {}
+    ready: Readiness = Readiness(tcp=True)
+    stop_grace: float = 10.0
+    drain: float = 5.0
+    """Longest wait for requests in flight between leaving the proxy and TERM."""
+    restart_delay: float = 0.5
+    restart_max_delay: float = 30.0
+    capacity: float | None = None
+    """Requests per second that one replica can carry; None: a replica carries its share of all replicas."""
+
+
+class EnvoyRouterConfig(msgspec.Struct, frozen=True):
+    """The environment's proxy. `port` 0 lets Forge choose one and keep it."""
+
+    listen: str = "127.0.0.1"
+    port: int = 0
+    sticky: bool = False
+    """A client stays with the version that answered it first (cookie), as long as that version is there."""
+    request_timeout: float = 60.0
+    max_connections: int = 4096

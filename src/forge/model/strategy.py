@@ -1,0 +1,51 @@
+"""How a version goes through an environment, and the classic rules that watch it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+StrategyName = Literal["rolling", "canary", "blue_green"]
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """A classic rule: `metric` (`error_rate`, `latency`, `cpu`, `memory`) above `above` over `over` seconds.
+
+    `above` is a fraction for error_rate and cpu (1.0: one whole core per replica), seconds for latency,
+    bytes for memory; `quantile` is for latency only.
+    """
+
+    metric: Literal["error_rate", "latency", "cpu", "memory"]
+    above: float
+    over: float = 300.0
+    quantile: float = 0.99
+    minimum_requests: int = 1
+
+
+class StrategyStep(msgspec.Struct, frozen=True):
+    """One step of a canary. Exactly one of the fields is set (`pause` 0 with `until_resumed`: a person)."""
+
+    weight: int | None = None
+    pause: float | None = None
+    until_resumed: bool = False
+    approval: dict[str, Any] | None = None
+
+
+class Strategy(msgspec.Struct, frozen=True):
+    """How a version goes through an environment."""
+
+    name: StrategyName = "rolling"
+    steps: tuple[StrategyStep, ...] = ()
+    max_surge: int = 1
+    max_unavailable: int = 0
+    thresholds: tuple[Threshold, ...] = (Threshold("error_rate", 0.05, 300.0),)
+    progress_deadline: float = 300.0
+    """Seconds for a version to become ready before the release rolls back."""
+    bake: float = 0.0
+    """Seconds that the release keeps watching at 100 % before the old version goes."""
+    patience: float = 300.0
+    """Seconds that missing or stale data may hold the release before it pauses for a person."""
+    auto_promote: bool = True
+    keep_previous: float = 30.0
+    """Seconds that the version before stays warm after promotion, for a rollback in one step."""

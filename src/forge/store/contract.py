@@ -1,0 +1,199 @@
+"""What the database keeps: machines with leases, their intents and inbox, the log, documents and slots.
+
+All of it works the same on SQLite and PostgreSQL and is written once, on SQLAlchemy Core (async). Time for
+leases is the database's own (clocks of machines differ). Values are JSON bytes, never pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from forge.model.decision import Action, Command, Event, Outcome
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A machine leased to a worker. `token` is the fencing token: it grows with every new claim."""
+
+    machine: str
+    kind: str
+    worker: str
+    token: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A machine as stored: a header and named parts, each JSON. `status` is for lists and filters."""
+
+    id: str
+    kind: str
+    key: str
+    status: str
+    head: bytes
+    parts: dict[str, bytes]
+    created_at: float
+    updated_at: float
+    wake_at: float | None
+    schema_version: int = 1
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One tick's whole effect, written in one transaction under the claim."""
+
+    status: str
+    head: bytes
+    parts: dict[str, bytes] = {}
+    """Only the parts that changed."""
+    actions: tuple[Action, ...] = ()
+    """New intents; a key that exists already is not written again."""
+    events: tuple[Event, ...] = ()
+    consumed: tuple[int, ...] = ()
+    """Ids of commands that this tick took into account."""
+    settled: tuple[str, ...] = ()
+    """Keys of finished intents whose outcome this tick took into account."""
+    wake_at: float | None = None
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """An action on disk: `pending` (not begun), `started` (under way; by `worker`), `finished`."""
+
+    action: Action
+    state: str
+    worker: str = ""
+    token: int = 0
+    outcome: Outcome | None = None
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event in the hash-chained log: hash = sha256(previous hash + canonical JSON of the rest)."""
+
+    seq: int
+    machine: str
+    at: float
+    event: Event
+    previous: str
+    hash: str
+
+
+class Machines(Protocol):
+    """Durable state machines. A `StaleLease` means that nothing was written."""
+
+    async def create(
+        self,
+        kind: str,
+        key: str,
+        status: str,
+        head: bytes,
+        parts: dict[str, bytes],
+        *,
+        events: tuple[Event, ...] = (),
+        id_prefix: str,
+    ) -> str:
+        """Create a machine that is due now; return its id (`run-7`). An existing (kind, key) is returned as is,
+        so creation is idempotent; `key` "" is never equal to another."""
+
+    async def load(self, machine: str) -> Record | None:
+        """Return the machine, or None."""
+
+    async def find(self, kind: str, key: str) -> str | None:
+        """Return the id of the machine of that kind and key."""
+
+    async def newest(
+        self, kind: str, *, statuses: tuple[str, ...] = (), limit: int = 50, before: str = ""
+    ) -> list[Record]:
+        """Return machines, newest first, without their parts."""
+
+    async def claim(
+        self, worker: str, kinds: tuple[str, ...], limit: int, lease_seconds: float, only: tuple[str, ...] = ()
+    ) -> list[Claim]:
+        """Lease up to `limit` machines that are due (wake_at passed, a command or an outcome waits) and free."""
+
+    async def renew(self, worker: str, lease_seconds: float) -> set[str]:
+        """Prolong every lease of the worker; return the machines that it still holds."""
+
+    async def let_go(self, claim: Claim) -> None:
+        """End the lease; ignored if it was lost already."""
+
+    async def write(self, claim: Claim, write: Write) -> None:
+        """Write a tick."""
+
+
+class Intents(Protocol):
+    """Actions and what became of them."""
+
+    async def of(self, machine: str) -> list[Intent]:
+        """Return the machine's intents that are not settled, in order of writing."""
+
+    async def start(self, claim: Claim, key: str) -> None:
+        """Mark as under way, before it is performed."""
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Record the outcome and make the machine due."""
+
+
+class Inbox(Protocol):
+    """Commands to machines."""
+
+    async def send(self, machine: str, kind: str, actor: str, payload: dict[str, Any], *, key: str = "") -> int:
+        """Put a command on disk and make the machine due; the same non-empty `key` is accepted once."""
+
+    async def of(self, machine: str) -> list[Command]:
+        """Return the commands not yet consumed, oldest first."""
+
+
+class Log(Protocol):
+    """The hash-chained log of everything that happened."""
+
+    async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
+        """Return events in order."""
+
+    async def verify(self) -> int | None:
+        """Return the seq of the first record that does not fit the chain, or None when all do."""
+
+
+class Documents(Protocol):
+    """Small immutable or versioned JSON documents: plans by digest, artifact records, environment facts."""
+
+    async def put(self, collection: str, key: str, value: bytes, *, replace: bool = False) -> bool:
+        """Store; return False and change nothing if the key exists (and not `replace`)."""
+
+    async def get(self, collection: str, key: str) -> bytes | None:
+        """Return a document, or None."""
+
+    async def all(self, collection: str, prefix: str = "") -> dict[str, bytes]:
+        """Return all documents whose key begins with `prefix`."""
+
+
+class Slots(Protocol):
+    """Concurrency groups: at most `limit` holders, others in order of arrival."""
+
+    async def ask(self, group: str, holder: str, limit: int) -> int:
+        """Take a place or queue for one, idempotent; return 0 when held, else the position in the queue (1...).
+        When a place becomes free the next holder's machine (the part of `holder` before `/`) is made due."""
+
+    async def free(self, group: str, holder: str) -> None:
+        """Give the place, or the place in the queue, back."""
+
+    async def holders(self, group: str) -> list[str]:
+        """Return who holds a place now, oldest first."""
+
+
+class Store(Protocol):
+    """One database. Made by `forge.store.database.open_store(url)` (`sqlite:///path` or `postgresql://…`)."""
+
+    machines: Machines
+    intents: Intents
+    inbox: Inbox
+    log: Log
+    documents: Documents
+    slots: Slots
+
+    async def now(self) -> float:
+        """Return the database's time."""
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something became due (LISTEN/NOTIFY on PostgreSQL, in-process wake-ups plus a cheap
+        change check of the file on SQLite), or after `timeout` seconds."""
+
+    async def close(self) -> None:
+        """Close all connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 WHOLE = 10_000
@@ -19,7 +20,7 @@ _BYTES = {
 def parse_duration(text: str | float) -> float:
     """Return seconds for `30s`, `5m`, `1h30m`, `250ms`, or a plain number of seconds. Raises ValueError."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        if text < 0 or text != text or text == float("inf"):
+        if text < 0 or not math.isfinite(text):
             raise ValueError(f"{text!r} is not a duration; write it like `30s`, `5m` or `1h30m`")
         return float(text)
     cleaned = str(text).strip()

@@ -1,0 +1,49 @@
+# Needs only python3 (3.11 or newer) and make; everything else goes into .venv/ and .cache/ of this folder.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := src tests demo bench examples scripts
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench bench-record picture lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+setup: ## Make .venv/ ready (the others do it by themselves)
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## Release a good and a bad version of a real service (never asks with FORGE_DEMO_YES=1)
+	@$(BIN)/python demo/run.py
+
+test: setup ## Run every test
+	@command -v git >/dev/null || { echo 'error: the tests need git; on Debian and Ubuntu: apt install git' >&2; exit 1; }
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
+
+check: setup ## Lint, formatting, types, and who may import whom
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Put the code into its one format
+	@$(BIN)/ruff check --fix-only $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+bench: setup ## Measure against the floor, in turn (ratios; a few minutes)
+	@$(BIN)/python -m bench
+
+bench-record: setup ## Measure, and write bench/RESULTS.md
+	@$(BIN)/python -m bench --record
+
+picture: setup ## Run the demo and draw docs/demo.svg from what it showed
+	@$(BIN)/python demo/picture.py
+
+lock: ## Pin the newest versions that pyproject.toml allows
+	@$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install -q uv==0.13.9
+	@.cache/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+		--group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove what was installed and built here
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -38,6 +38,17 @@ class StepState(msgspec.Struct, frozen=True):
     message: str = ""
     outputs: dict[str, Any] = {}
     retry_at: float | None = None
+    stopping: str = ""
+    """Why the step was told to stop (`cancelled`, `timed_out`); empty: it was not."""
+
+
+class SlotState(msgspec.Struct, frozen=True):
+    """A place in a concurrency group, and how far the holder is on its way to it or out of it."""
+
+    group: str
+    state: Literal["asked", "queued", "held", "freeing"] = "asked"
+    position: int = 0
+    """Place in the queue, from 1."""
 
 
 class Vote(msgspec.Struct, frozen=True):
@@ -48,6 +59,8 @@ class Vote(msgspec.Struct, frozen=True):
     at: float
     comment: str = ""
     inputs: dict[str, Any] = {}
+    gate: str = ""
+    """Id of the `approve` step that it was given at; empty: the job's own gate."""
 
 
 class JobState(msgspec.Struct, frozen=True):
@@ -67,6 +80,17 @@ class JobState(msgspec.Struct, frozen=True):
     message: str = ""
     waits_for: str = ""
     """For every waiting state, in words: what it waits for."""
+    ending: Literal["", "failed", "timed_out", "error", "lost", "cancelled", "rejected"] = ""
+    """Set when the job's main steps are over for another reason than that all succeeded."""
+    cancel_requested: str = ""
+    """Who asked for this job to be cancelled; empty: nobody."""
+    deadline: float | None = None
+    """When the job's timeout strikes next; not counted while people are asked."""
+    slot: SlotState | None = None
+    first_attempt: int = 1
+    """The first attempt that counts against the job's `retry` (`forge retry` and restarts move it)."""
+    restarts: int = 0
+    """How often the job began again because its workspace was gone."""
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -84,4 +108,7 @@ class RunState(msgspec.Struct, frozen=True):
     cancel_requested: str = ""
     """Who asked for the run to be cancelled; empty: nobody."""
     message: str = ""
+    waits_for: str = ""
+    """What the run as a whole waits for: a person, or a place in its concurrency group."""
+    slot: SlotState | None = None
     jobs: dict[str, JobState] = {}

@@ -20,6 +20,17 @@ class Tally:
 
     requests: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    first_failure: dict[str, float] = field(default_factory=dict)
+    """When a version first failed, and when it last answered, by the monotonic clock."""
+    last_answer: dict[str, float] = field(default_factory=dict)
+
+    def count(self, version: str, *, failed: bool, at: float) -> None:
+        """Count a request."""
+        self.requests[version] += 1
+        self.failed[version] += failed
+        self.last_answer[version] = at
+        if failed:
+            self.first_failure.setdefault(version, at)
 
     def since(self, earlier: Tally) -> Tally:
         """Return what was counted after `earlier`."""
@@ -27,7 +38,11 @@ class Tally:
 
     def copy(self) -> Tally:
         """Return what was counted up to now."""
-        return Tally(Counter(self.requests), Counter(self.failed))
+        return Tally(Counter(self.requests), Counter(self.failed), dict(self.first_failure), dict(self.last_answer))
+
+    def exposure(self, version: str) -> float:
+        """Return the seconds from a version's first failure to its last answer: how long users met it."""
+        return self.last_answer[version] - self.first_failure[version] if version in self.first_failure else 0.0
 
 
 class Load:
@@ -78,8 +93,7 @@ class Load:
             due = max(due + self._gap, time.monotonic() - 1.0)
             version, failed = await connection.ask()
             with self._lock:
-                self._tally.requests[version] += 1
-                self._tally.failed[version] += failed
+                self._tally.count(version, failed=failed, at=time.monotonic())
         connection.close()
 
 
@@ -111,7 +125,8 @@ class Connection:
         try:
             return await self._once()
         except (ConnectionError, asyncio.IncompleteReadError) as problem:
-            if not used_before or getattr(problem, "partial", b""):
+            half_an_answer = isinstance(problem, asyncio.IncompleteReadError) and problem.partial
+            if half_an_answer or not used_before:
                 raise
             # The other side may close an idle connection at any time; every HTTP client then tries a new one.
             self.close()

@@ -1,0 +1,102 @@
+"""Concurrency groups: asking for a place, queueing for it, and giving it back, of a job or of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from forge.core.pipeline.keys import ASK, FREE, SlotKey
+from forge.core.pipeline.state import JobState, SlotState
+from forge.core.pipeline.tick import Tick
+from forge.core.pipeline.variables import has_expression, variables
+from forge.model.decision import Outcome
+from forge.model.plan import Concurrency, JobPlan
+
+LOOK_AGAIN = 15.0
+"""Seconds after which a place in a queue is looked at even if nobody said that it moved."""
+
+
+def holder_name(run: str, job: str) -> str:
+    """Return under which name a run (job "") or one of its jobs holds places: `run-7`, `run-7/deploy`."""
+    return f"{run}/{job}" if job else run
+
+
+def places_waited_for(run_id: str, slot: SlotState | None, jobs: Mapping[str, JobState]) -> dict[str, str]:
+    """Return the group of every holder that queues, for whoever looks up their positions."""
+    found = {holder_name(run_id, ""): slot.group} if slot and slot.state == "queued" else {}
+    for job in jobs.values():
+        if job.slot is not None and job.slot.state == "queued":
+            found[holder_name(run_id, job.name)] = job.slot.group
+    return found
+
+
+def ask(tick: Tick, plan_job: JobPlan | None, concurrency: Concurrency) -> SlotState:
+    """Ask for a place. Raises ValueError if the group's name is an expression that is wrong."""
+    name = plan_job.name if plan_job else ""
+    group = concurrency.group
+    if has_expression(group):
+        from forge.core.pipeline.expressions import interpolate
+
+        group = interpolate(group, variables(tick.plan, tick.run, tick.jobs, plan_job))
+    payload = {
+        "group": group, "holder": holder_name(tick.run.id, name), "limit": concurrency.limit,
+        "cancel_running": concurrency.when_busy == "cancel_running",
+    }  # fmt: skip
+    tick.act(SlotKey(ASK, name, tick.run.attempt), ASK, payload)
+    return SlotState(group)
+
+
+def place_after(tick: Tick, slot: SlotState, job: str) -> SlotState:
+    """Return where a queueing holder stands now."""
+    if slot.state != "queued":
+        return slot
+    position = tick.places.get(holder_name(tick.run.id, job), slot.position)
+    if position == 0:
+        return replace(slot, state="held", position=0)
+    tick.wake(tick.now + LOOK_AGAIN)
+    return slot if position == slot.position else replace(slot, position=position)
+
+
+def waits_for_slot(slot: SlotState) -> str:
+    """Return in words what a holder without a place waits for."""
+    if slot.state == "queued":
+        return f"a place in concurrency group `{slot.group}`: number {slot.position} in the queue"
+    return f"a place in concurrency group `{slot.group}`"
+
+
+def free_slot(tick: Tick, job: JobState) -> JobState:
+    """Give back the place of a job that ended; one that is still being asked for is given back when it is known."""
+    if job.slot is None or job.slot.state in {"asked", "freeing"}:
+        return job
+    _give_back(tick, job.slot, job.name)
+    return tick.change(job, slot=replace(job.slot, state="freeing"))
+
+
+def free_run_slot(tick: Tick) -> None:
+    """Give back the place of the whole run, likewise."""
+    slot = tick.run.slot
+    if slot is not None and slot.state not in {"asked", "freeing"}:
+        _give_back(tick, slot, "")
+        tick.change_run(slot=replace(slot, state="freeing"))
+
+
+def slot_after(tick: Tick, slot: SlotState | None, key: SlotKey, outcome: Outcome) -> SlotState | None:
+    """Return the slot after the outcome of a request about it. Raises ValueError if a place cannot be had."""
+    expected = "asked" if key.kind == ASK else "freeing"
+    if slot is None or slot.state != expected or key.run_attempt != tick.run.attempt:
+        return slot
+    if key.kind == FREE:
+        if outcome.result != "succeeded":
+            tick.tell("slot_not_freed", f"a place in group `{slot.group}` was not given back: {outcome.message}")
+        return None
+    if outcome.result != "succeeded":
+        raise ValueError(f"no place in concurrency group `{slot.group}`: {outcome.message or outcome.result}")
+    position = int(outcome.data.get("position", 0))
+    return replace(slot, state="queued" if position else "held", position=position)
+
+
+def _give_back(tick: Tick, slot: SlotState, job: str) -> None:
+    payload: dict[str, Any] = {"group": slot.group, "holder": holder_name(tick.run.id, job)}
+    tick.act(SlotKey(FREE, job, tick.run.attempt), FREE, payload)

@@ -1,0 +1,333 @@
+"""A YAML file as plain data that remembers where everything stands.
+
+The events of libyaml are folded into a tree of nodes by ourselves, without recursion: a nested or
+aliased bomb ends at a limit instead of in memory. Scalars follow the YAML 1.2 core schema, so `on`, `yes`
+and `no` are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from forge.core.pipeline.scalars import ScalarError, read_scalar
+from forge.model.diagnostics import Diagnostic
+from forge.model.errors import InvalidConfiguration
+
+MAX_BYTES = 1_000_000
+"""Larger files are refused before they are read: no pipeline that a person wrote is this long."""
+MAX_DEPTH = 40
+MAX_NODES = 150_000
+"""Nodes after aliases are expanded; each costs about a kilobyte while it is checked."""
+Key = str | int
+Path = tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a file; `line` and `column` count from 1."""
+
+    line: int
+    column: int
+    length: int
+
+
+@dataclass(slots=True)
+class Node:
+    """A scalar (`text`), a list (`items`) or a mapping (`pairs`), and where it stands."""
+
+    span: Span
+    end_line: int
+    kind: str
+    text: str = ""
+    plain: bool = False
+    tag: str = ""
+    items: list[Node] = field(default_factory=list)
+    pairs: list[tuple[Node, Node]] = field(default_factory=list)
+
+    def child(self, key: Key) -> tuple[Node, Node] | None:
+        """Return (key node, value node) of a mapping's key or a list's index."""
+        if isinstance(key, int):
+            return (self.items[key], self.items[key]) if 0 <= key < len(self.items) else None
+        for spelling in (key, _OTHER_SPELLING.get(key)):
+            for name, value in self.pairs:
+                if name.text == spelling:
+                    return name, value
+        for name, value in self.pairs:
+            if name.text == "<<" and name.plain:
+                for merged in value.items if value.kind == "list" else [value]:
+                    if (found := merged.child(key)) is not None:
+                        return found
+        return None
+
+
+_OTHER_SPELLING = {"artifact": "artefact", "artefact": "artifact"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file: its data, and the place of everything in it."""
+
+    file: str
+    lines: tuple[str, ...]
+    root: Node
+    data: Any
+
+    def span(self, path: Path, *, key: bool = False) -> Span:
+        """Return the place of the value (or, with `key`, of the key) at `path`, or of what is nearest to it."""
+        node = name = self.root
+        for step in path:
+            found = node.child(step)
+            if found is None:
+                # What is missing is told at the key that it is missing under.
+                return name.span
+            name, node = found
+        return name.span if key else node.span
+
+    def find(self, path: Path, text: str) -> Span:
+        """Return the place of `text` inside the (perhaps many-lined) value at `path`."""
+        node = self.root
+        for step in path:
+            found = node.child(step)
+            if found is None:
+                break
+            node = found[1]
+        first = text.split("\n", 1)[0]
+        for number in range(node.span.line, min(node.end_line, len(self.lines)) + 1):
+            start = node.span.column - 1 if number == node.span.line else 0
+            column = self.lines[number - 1].find(first, start)
+            if column >= 0:
+                return Span(number, column + 1, len(first))
+        return node.span
+
+    def problem(
+        self,
+        code: str,
+        message: str,
+        path: Path,
+        *,
+        hint: str = "",
+        key: bool = False,
+        at: Span | None = None,
+        warning: bool = False,
+    ) -> Diagnostic:
+        """Return a diagnostic that points at `path` (or at the place `at`)."""
+        place = at or self.span(path, key=key)
+        return diagnostic_at(
+            self.file, self.lines, place, code, message, hint=hint, severity="warning" if warning else "error"
+        )
+
+
+def diagnostic_at(
+    file: str, lines: tuple[str, ...], place: Span, code: str, message: str, *, hint: str = "", severity: Any = "error"
+) -> Diagnostic:
+    """Return a diagnostic with the line that it is about, shortened around a very long line's place."""
+    snippet = lines[place.line - 1] if place.line <= len(lines) else ""
+    column = min(place.column, len(snippet) + 1)
+    return Diagnostic(
+        code=code,
+        message=message,
+        file=file,
+        line=place.line,
+        column=column,
+        length=max(1, min(place.length, len(snippet) - column + 1)),
+        # One column a letter, and nothing that a terminal would obey.
+        snippet="".join(letter if letter.isprintable() else " " for letter in snippet[: max(400, column + 1)]),
+        hint=hint,
+        severity=severity,
+    )
+
+
+def read(text: str | bytes, file: str) -> Document:
+    """Return the document of a file's content. Raises InvalidConfiguration with every problem in the YAML."""
+    decoded = _decode(text, file)
+    lines = tuple(decoded.splitlines())
+    problems: list[Diagnostic] = []
+    root = _compose(decoded, file, lines)
+    budget = [MAX_NODES]
+    try:
+        data = _plain(root, problems, budget, 0, (file, lines))
+    except _TooMuchError as bomb:
+        raise InvalidConfiguration((diagnostic_at(file, lines, bomb.span, "too-large", str(bomb)),)) from None
+    if problems:
+        raise InvalidConfiguration(tuple(problems))
+    return Document(file, lines, root, data)
+
+
+def _decode(text: str | bytes, file: str) -> str:
+    size = len(text)
+    if size > MAX_BYTES:
+        message = f"the file is {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read"
+        raise InvalidConfiguration((
+            Diagnostic("too-large", message, file=file, hint="split it into templates that it includes"),
+        ))
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as wrong:
+            line = text.count(b"\n", 0, wrong.start) + 1
+            message = f"byte 0x{text[wrong.start]:02x} at line {line} is not UTF-8"
+            raise InvalidConfiguration((
+                Diagnostic("encoding", message, file=file, hint="save the file as UTF-8"),
+            )) from None
+    elif any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InvalidConfiguration((Diagnostic("encoding", "the text is not valid Unicode", file=file),))
+    # One kind of line end, and only it: libyaml also counts others, and the caret must stand on the right line.
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_ENDS)
+
+
+_LINE_ENDS = {0x85: " ", 0x2028: " ", 0x2029: " ", 0x0B: " ", 0x0C: " ", 0x1C: " ", 0x1D: " ", 0x1E: " "}
+
+
+class _TooMuchError(Exception):
+    def __init__(self, message: str, span: Span) -> None:
+        super().__init__(message)
+        self.span = span
+
+
+def _compose(text: str, file: str, lines: tuple[str, ...]) -> Node:
+    """Fold libyaml's events into one tree; never recursive, so that depth is ours to limit."""
+    from forge.core.pipeline.yaml_errors import describe
+
+    def refuse(place: Span, code: str, message: str, hint: str = "") -> InvalidConfiguration:
+        return InvalidConfiguration((diagnostic_at(file, lines, place, code, message, hint=hint),))
+
+    builder = _Builder()
+    try:
+        for event in yaml.parse(text, Loader=yaml.CLoader):
+            builder.take(event)
+    except yaml.YAMLError as wrong:
+        raise InvalidConfiguration((describe(wrong, text, file, lines),)) from None
+    except _TooMuchError as bomb:
+        raise refuse(bomb.span, "too-large", str(bomb)) from None
+    except _SyntaxError as wrong:
+        raise refuse(wrong.span, "syntax", str(wrong), wrong.hint) from None
+    if builder.root is None:
+        raise InvalidConfiguration((Diagnostic("empty", "the file is empty", file=file, hint=_EMPTY_HINT),))
+    return builder.root
+
+
+_EMPTY_HINT = "a pipeline needs `jobs:`; `forge init` writes one to start from"
+
+
+class _SyntaxError(Exception):
+    def __init__(self, message: str, span: Span, hint: str) -> None:
+        super().__init__(message)
+        self.span = span
+        self.hint = hint
+
+
+class _Builder:
+    """Takes events one by one and grows the tree."""
+
+    def __init__(self) -> None:
+        self.root: Node | None = None
+        self.open: list[Node] = []
+        self.keys: list[Node | None] = []
+        self.anchors: dict[str, Node] = {}
+        self.count = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """Add one event."""
+        if isinstance(event, yaml.ScalarEvent):
+            plain = bool(event.implicit[0]) and event.style in {"", None}
+            node = Node(_span(event), event.end_mark.line + 1, "scalar", event.value, plain, event.tag or "")
+            self._add(node, event.anchor)
+        elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
+            node = Node(_span(event), event.end_mark.line + 1, kind, tag=event.tag or "")
+            self._add(node, event.anchor)
+            if len(self.open) >= MAX_DEPTH:
+                raise _TooMuchError(f"this is nested more than {MAX_DEPTH} deep", node.span)
+            self.open.append(node)
+            self.keys.append(None)
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            closed = self.open.pop()
+            self.keys.pop()
+            closed.end_line = max(event.end_mark.line + (event.end_mark.column > 0), closed.span.line)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                hint = "define it before with `&name`, or put quotes around a text that begins with `*`"
+                raise _SyntaxError(f"`*{event.anchor}` refers to nothing", _span(event), hint)
+            self._add(self.anchors[event.anchor], None)
+        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            hint = "remove the line `---` and what follows, or put it into a file of its own"
+            raise _SyntaxError("the file holds more than one document", _span(event), hint)
+
+    def _add(self, node: Node, anchor: str | None) -> None:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise _TooMuchError(f"the file holds more than {MAX_NODES:,} values", node.span)
+        if anchor:
+            self.anchors[anchor] = node
+        if not self.open:
+            self.root = node
+            return
+        parent = self.open[-1]
+        if parent.kind == "list":
+            parent.items.append(node)
+        elif (key := self.keys[-1]) is None:
+            self.keys[-1] = node
+        else:
+            parent.pairs.append((key, node))
+            self.keys[-1] = None
+
+
+def _span(event: yaml.Event) -> Span:
+    start, end = event.start_mark, event.end_mark
+    length = end.column - start.column if end.line == start.line else 1
+    return Span(start.line + 1, start.column + 1, max(1, length))
+
+
+def _plain(node: Node, problems: list[Diagnostic], budget: list[int], depth: int, source: tuple[str, Any]) -> Any:
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise _TooMuchError(f"aliases make this more than {MAX_NODES:,} values", node.span)
+    if depth > MAX_DEPTH:
+        raise _TooMuchError(f"aliases nest this more than {MAX_DEPTH} deep", node.span)
+    if node.kind == "scalar":
+        try:
+            return read_scalar(node.text, plain=node.plain, tag=node.tag)
+        except ScalarError as wrong:
+            problems.append(diagnostic_at(*source, node.span, "scalar", str(wrong), hint=wrong.hint))
+            return ""
+    if node.tag and node.tag not in {"!", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}:
+        problems.append(diagnostic_at(*source, node.span, "scalar", f"the tag `{node.tag}` means nothing here"))
+    if node.kind == "list":
+        return [_plain(item, problems, budget, depth + 1, source) for item in node.items]
+    return _mapping(node, problems, budget, depth, source)
+
+
+def _mapping(
+    node: Node, problems: list[Diagnostic], budget: list[int], depth: int, source: tuple[str, Any]
+) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
+    first: dict[str, Span] = {}
+    for name, value in node.pairs:
+        content = _plain(value, problems, budget, depth + 1, source)
+        if name.kind != "scalar":
+            problems.append(diagnostic_at(*source, name.span, "key", "a key must be text"))
+        elif name.text == "<<" and name.plain:
+            for part in _merge_parts(content):
+                if part is None:
+                    message = "`<<` takes a mapping, or a list of them"
+                    problems.append(diagnostic_at(*source, value.span, "key", message))
+                else:
+                    merged = {**part, **merged}
+        elif name.text in first:
+            hint = f"the first is at line {first[name.text].line}; keep one of the two"
+            message = f"the key `{name.text}` is there twice"
+            problems.append(diagnostic_at(*source, name.span, "duplicate-key", message, hint=hint))
+        else:
+            first[name.text] = name.span
+            own[name.text] = content
+    return {**merged, **own} if merged else own
+
+
+def _merge_parts(content: Any) -> Iterator[dict[str, Any] | None]:
+    for part in content if isinstance(content, list) else [content]:
+        yield part if isinstance(part, dict) else None

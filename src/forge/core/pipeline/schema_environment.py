@@ -1,0 +1,196 @@
+"""Environments: the target where versions run, the router that splits traffic, the policy between releases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from pydantic import Field, model_validator
+
+from forge.core.pipeline import leaves
+from forge.core.pipeline.schema_base import (
+    Command,
+    Count,
+    Duration,
+    Env,
+    Flag,
+    Leaf,
+    Number,
+    Positive,
+    Section,
+    Text,
+    choice,
+    wrong,
+)
+from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
+from forge.model.diagnostics import did_you_mean
+from forge.model.plan import EnvironmentPlan
+
+JUDGES = ("threshold",)
+_PLAIN_COMMAND = {"type": ["string", "array"]}
+
+
+class ReadyModel(Section):
+    """How a replica says that it is ready; a bare path is `http`."""
+
+    title: ClassVar[str] = "ready"
+    short: ClassVar[str] = "http"
+    http: Text = ""
+    tcp: Flag = False
+    command: Annotated[tuple[str, ...], Leaf(leaves.argv, _PLAIN_COMMAND)] = ()
+    interval: Duration = 0.25
+    timeout: Duration = 2.0
+    failures: Positive = 3
+
+    @classmethod
+    def from_short(cls, value: Any) -> dict[str, Any]:
+        """`tcp` is an open port; a path is asked by HTTP."""
+        return {"tcp": True} if value == "tcp" else super().from_short(value)
+
+    @model_validator(mode="after")
+    def _one(self) -> ReadyModel:
+        if sum(map(bool, (self.http, self.tcp, self.command))) != 1:
+            raise wrong("must have exactly one of `http`, `tcp` and `command`", "write `ready: {http: /healthz}`")
+        if self.http and not self.http.startswith("/"):
+            raise wrong(f"has an `http` that is not a path: `{self.http}`", f"write `http: /{self.http}`")
+        if self.interval <= 0 or self.timeout <= 0:
+            raise wrong("has an `interval` or a `timeout` of 0")
+        return self
+
+    def readiness(self) -> Readiness:
+        """Return it as plain data."""
+        return Readiness(self.http, self.tcp, self.command, self.interval, self.timeout, self.failures)
+
+
+class TargetOverrides(Section):
+    """What one version may have otherwise than its environment says."""
+
+    title: ClassVar[str] = "target"
+    command: Command = ()
+    replicas: Positive | None = None
+    env: Env | None = None
+    ready: ReadyModel | None = None
+    stop_grace: Duration | None = None
+    drain: Duration | None = None
+    restart_delay: Duration | None = None
+    restart_max_delay: Duration | None = None
+    capacity: Number | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what is given, under the names of `LocalTargetConfig`, as plain data."""
+        given: dict[str, Any] = {
+            name: getattr(self, name) for name in TargetOverrides.model_fields if name in self.model_fields_set
+        }
+        if self.ready is not None:
+            given["ready"] = msgspec.to_builtins(self.ready.readiness())
+        plain: dict[str, Any] = msgspec.to_builtins(given)
+        return plain
+
+
+class LocalTargetModel(TargetOverrides):
+    """Replicas as processes of this machine."""
+
+    title: ClassVar[str] = "the local target"
+    command: Command
+
+    def config(self) -> dict[str, Any]:
+        """Return the whole configuration as plain data; building it checks it."""
+        config = msgspec.convert(self.overrides(), LocalTargetConfig)
+        plain: dict[str, Any] = msgspec.to_builtins(config)
+        return plain
+
+
+class EnvoyModel(Section):
+    """The environment's proxy."""
+
+    title: ClassVar[str] = "envoy"
+    listen: Text = "127.0.0.1"
+    port: Count = 0
+    sticky: Flag = False
+    request_timeout: Duration = 60.0
+    max_connections: Positive = 4096
+
+    @model_validator(mode="after")
+    def _port(self) -> EnvoyModel:
+        if self.port > 65535:
+            raise wrong(f"has a port that does not exist: {self.port}", "ports end at 65535")
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        config = EnvoyRouterConfig(**{name: getattr(self, name) for name in EnvoyModel.model_fields})
+        plain: dict[str, Any] = msgspec.to_builtins(config)
+        return plain
+
+
+class SignalsModel(Section):
+    """The proxy's own counters; nothing to set."""
+
+    title: ClassVar[str] = "the signals of envoy"
+
+
+class Named(Section):
+    """A section that names its implementation: `envoy`, or `envoy:` with its settings."""
+
+    @classmethod
+    def from_short(cls, value: Any) -> dict[str, Any]:
+        """A name alone is the implementation with its defaults."""
+        if not isinstance(value, str):
+            raise wrong(f"must be a name or a mapping, not {leaves.kind_of(value)}")
+        if value not in cls.model_fields:
+            raise wrong(f"cannot be {leaves.shown(value)}", did_you_mean(value, cls.keys()))
+        return {value: {}}
+
+
+class TargetModel(Named):
+    """Where versions run."""
+
+    title: ClassVar[str] = "target"
+    local: LocalTargetModel
+
+
+class RouterModel(Named):
+    """How traffic is split."""
+
+    title: ClassVar[str] = "router"
+    short: ClassVar[str] = "name"
+    short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy"]}
+    envoy: EnvoyModel = Field(default_factory=EnvoyModel)
+
+
+class SignalModel(Named):
+    """Where counts come from."""
+
+    title: ClassVar[str] = "signals"
+    short: ClassVar[str] = "name"
+    short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy"]}
+    envoy: SignalsModel = Field(default_factory=SignalsModel)
+
+
+class PolicyModel(Section):
+    """What holds between releases that overlap."""
+
+    title: ClassVar[str] = "policy"
+    max_arms: Positive = 4
+    on_overlap: Annotated[str, choice("overlap", "queue", "supersede")] = "overlap"
+
+
+class EnvironmentModel(Section):
+    """One environment."""
+
+    title: ClassVar[str] = "an environment"
+    target: TargetModel
+    router: RouterModel = Field(default_factory=RouterModel)
+    signals: SignalModel = Field(default_factory=SignalModel)
+    judge: Annotated[str, choice(*JUDGES)] = "threshold"
+    policy: PolicyModel = Field(default_factory=PolicyModel)
+
+    def plan(self, name: str) -> EnvironmentPlan:
+        """Return it as plain data."""
+        return EnvironmentPlan(
+            name=name,
+            target_config=self.target.local.config(),
+            router_config=self.router.envoy.config(),
+            judge=self.judge,
+            policy={"max_arms": self.policy.max_arms, "on_overlap": self.policy.on_overlap},
+        )

@@ -1,0 +1,281 @@
+"""The steps of a job, and what each kind of step becomes in the plan."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from pydantic import model_validator
+
+from forge.core.pipeline import leaves
+from forge.core.pipeline.schema_base import (
+    ArtifactName,
+    Condition,
+    Count,
+    Duration,
+    Env,
+    Flag,
+    Fraction,
+    InsidePath,
+    Name,
+    Script,
+    Section,
+    Text,
+    TextList,
+    choice,
+    listed,
+    wrong,
+)
+from forge.core.pipeline.schema_environment import TargetOverrides
+from forge.core.pipeline.schema_gate import ApprovalModel, RetryModel
+from forge.core.pipeline.schema_strategy import CheckModel, PaceModel, RouteModel, StrategyModel, strategy, thresholds
+from forge.model import configs
+
+_REPOSITORY = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
+
+
+class CheckoutModel(Section):
+    """`.` is the run's own source; a URL is a repository; another path is a folder of this machine."""
+
+    title: ClassVar[str] = "checkout"
+    short: ClassVar[str] = "path"
+    path: Text = ""
+    repository: Text = ""
+    ref: Text = ""
+    into: InsidePath = "."
+    submodules: Flag = False
+
+    @classmethod
+    def from_short(cls, value: Any) -> dict[str, Any]:
+        """A URL stands for a repository."""
+        if isinstance(value, str) and _REPOSITORY.match(value):
+            return {"repository": value}
+        return super().from_short(value)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> CheckoutModel:
+        if self.path not in {"", "."} and self.repository:
+            raise wrong("has both `path` and `repository`", "keep one of the two")
+        return self
+
+    def config(self) -> configs.CheckoutConfig:
+        """Return it as plain data."""
+        path = "" if self.path == "." else self.path
+        return configs.CheckoutConfig(path, self.repository, self.ref, self.into, self.submodules)
+
+
+class PublishModel(Section):
+    """A bare text is both the artifact's name and its path."""
+
+    title: ClassVar[str] = "publish"
+    short: ClassVar[str] = "artifact"
+    spellings: ClassVar[dict[str, str]] = {"artefact": "artifact"}
+    artifact: ArtifactName
+    path: Text = ""
+
+    def config(self) -> configs.PublishConfig:
+        """Return it as plain data."""
+        return configs.PublishConfig(self.artifact, self.path)
+
+
+class DownloadModel(Section):
+    """A bare text is the artifact's name."""
+
+    title: ClassVar[str] = "download"
+    short: ClassVar[str] = "artifact"
+    spellings: ClassVar[dict[str, str]] = {"artefact": "artifact"}
+    artifact: ArtifactName
+    into: InsidePath = "."
+    extract: Flag = False
+
+    def config(self) -> configs.DownloadConfig:
+        """Return it as plain data."""
+        return configs.DownloadConfig(self.artifact, self.into, self.extract)
+
+
+class CacheModel(Section):
+    """Folders kept from run to run."""
+
+    title: ClassVar[str] = "cache"
+    key: Text
+    paths: TextList
+    key_files: TextList = ()
+    restore_keys: TextList = ()
+
+    def config(self) -> configs.CacheConfig:
+        """Return it as plain data."""
+        return configs.CacheConfig(self.key, self.paths, self.key_files, self.restore_keys)
+
+
+class QualityModel(Section):
+    """A quality gate over test reports and coverage."""
+
+    title: ClassVar[str] = "quality"
+    junit: TextList = ()
+    coverage: TextList = ()
+    min_tests: Count = 1
+    max_failures: Count = 0
+    max_skipped: Count | None = None
+    min_line_coverage: Fraction | None = None
+    min_branch_coverage: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> QualityModel:
+        if not self.junit and not self.coverage:
+            raise wrong("reads nothing", "name report files: `junit: reports/*.xml`, `coverage: coverage.xml`")
+        if not self.coverage and (self.min_line_coverage is not None or self.min_branch_coverage is not None):
+            raise wrong("asks for coverage but reads none", "add `coverage: coverage.xml`")
+        return self
+
+    def config(self) -> configs.QualityConfig:
+        """Return it as plain data."""
+        return configs.QualityConfig(**{name: getattr(self, name) for name in QualityModel.model_fields})
+
+
+class DeployModel(PaceModel):
+    """A release; a bare text is the environment."""
+
+    title: ClassVar[str] = "deploy"
+    short: ClassVar[str] = "environment"
+    spellings: ClassVar[dict[str, str]] = {"artefact": "artifact"}
+    environment: Name
+    artifact: ArtifactName = ""
+    version: Text = ""
+    strategy: StrategyModel | None = None
+    target: TargetOverrides | None = None
+    routes: list[RouteModel] = []
+    wait: Flag = True
+    timeout: Duration | None = None
+
+    @model_validator(mode="after")
+    def _can_move(self) -> DeployModel:
+        strategy(self.strategy, self)
+        return self
+
+    def config(self) -> configs.DeployConfig:
+        """Return it as plain data."""
+        return configs.DeployConfig(
+            environment=self.environment,
+            artifact=self.artifact,
+            version=self.version,
+            strategy=strategy(self.strategy, self),
+            target=self.target.overrides() if self.target else {},
+            routes=tuple(route.route() for route in self.routes),
+            wait=self.wait,
+            timeout=self.timeout,
+        )
+
+
+class VerifyModel(Section):
+    """Waits for the rollout, then checks; a bare text is the environment."""
+
+    title: ClassVar[str] = "verify"
+    short: ClassVar[str] = "environment"
+    environment: Name
+    timeout: Duration = 300.0
+    interval: Duration = 15.0
+    checks: list[CheckModel] | None = None
+    for_: Duration = 0.0
+    rollback: Flag = False
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """`for` is a word of Python's."""
+        return tuple("for" if key == "for_" else key for key in super().keys())
+
+    @classmethod
+    def respell(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """`for` is a word of Python's."""
+        return {("for_" if key == "for" else key): item for key, item in super().respell(value).items()}
+
+    @model_validator(mode="after")
+    def _looks(self) -> VerifyModel:
+        if self.interval <= 0:
+            raise wrong("has an `interval` of 0", "write `interval: 15s`")
+        return self
+
+    def config(self) -> configs.VerifyConfig:
+        """Return it as plain data."""
+        return configs.VerifyConfig(
+            self.environment, self.timeout, self.interval, thresholds(self.checks), self.for_, self.rollback
+        )
+
+
+class RollbackModel(Section):
+    """Back to the version before; a bare text is the environment."""
+
+    title: ClassVar[str] = "rollback"
+    short: ClassVar[str] = "environment"
+    environment: Name
+    to: Text = ""
+
+    def config(self) -> configs.RollbackConfig:
+        """Return it as plain data."""
+        return configs.RollbackConfig(self.environment, self.to)
+
+
+KINDS = ("checkout", "run", "publish", "download", "cache", "quality", "deploy", "verify", "rollback", "approve")
+
+
+class StepModel(Section):
+    """Exactly one kind of step, and what changes how it runs."""
+
+    title: ClassVar[str] = "a step"
+    checkout: CheckoutModel | None = None
+    run: Script | None = None
+    publish: PublishModel | None = None
+    download: DownloadModel | None = None
+    cache: CacheModel | None = None
+    quality: QualityModel | None = None
+    deploy: DeployModel | None = None
+    verify: VerifyModel | None = None
+    rollback: RollbackModel | None = None
+    approve: ApprovalModel | None = None
+    name: Text = ""
+    id: Name = ""
+    when: Condition = ""
+    env: Env = {}
+    timeout: Duration | None = None
+    retry: RetryModel | None = None
+    working_directory: InsidePath = ""
+    shell: Text = ""
+    on_crash: Annotated[Any, choice("rerun", "report")] = "rerun"
+
+    @classmethod
+    def from_short(cls, value: Any) -> dict[str, Any]:
+        """A bare text is most likely a command."""
+        if isinstance(value, str):
+            raise wrong("must be a mapping, not text", f"for a command write `- run: {value[:40]}`")
+        return super().from_short(value)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> StepModel:
+        given = self.kinds()
+        if not given:
+            raise wrong("does nothing", f"give it one of {listed(KINDS)}", "step-kind")
+        if len(given) > 1:
+            raise wrong(f"does several things: {listed(tuple(given))}", "make each a step of its own", "step-kind")
+        if self.id and not leaves.ENV_NAME.fullmatch(self.id):
+            raise wrong(f"has an `id` that expressions cannot name: `{self.id}`", "use letters, digits and `_`")
+        return self
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that are given."""
+        return [kind for kind in KINDS if getattr(self, kind) is not None]
+
+    @property
+    def kind(self) -> str:
+        """What the step does."""
+        return self.kinds()[0]
+
+    def config(self) -> dict[str, Any]:
+        """Return the kind's own configuration as plain data."""
+        if self.run is not None:
+            config: Any = configs.RunConfig(self.run)
+        elif self.approve is not None:
+            config = configs.ApproveConfig(self.approve.approval())
+        else:
+            config = getattr(self, self.kind).config()
+        plain: dict[str, Any] = msgspec.to_builtins(config)
+        return plain

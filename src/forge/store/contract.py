@@ -52,6 +52,12 @@ class Write(msgspec.Struct, frozen=True):
     settled: tuple[str, ...] = ()
     """Keys of finished intents whose outcome this tick took into account."""
     wake_at: float | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    """Outcomes that are not on disk yet: recorded and settled by this very tick."""
+    cancel: tuple[str, ...] = ()
+    """Keys of intents that are asked to stop, so that a worker that takes over knows it too."""
+    start: bool = False
+    """Mark the new intents as under way at once: the writer performs them right after."""
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -62,6 +68,8 @@ class Intent(msgspec.Struct, frozen=True):
     worker: str = ""
     token: int = 0
     outcome: Outcome | None = None
+    cancel: bool = False
+    """A tick asked for it to be stopped."""
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
@@ -114,8 +122,19 @@ class Machines(Protocol):
     async def let_go(self, claim: Claim) -> None:
         """End the lease; ignored if it was lost already."""
 
-    async def write(self, claim: Claim, write: Write) -> None:
-        """Write a tick."""
+    async def let_go_all(self, worker: str, keep: tuple[str, ...] = ()) -> None:
+        """End all leases of the worker except those on the machines in `keep`."""
+
+    async def told(self, worker: str) -> set[str]:
+        """Return the machines leased to the worker that were told something (a command, a free place) since the
+        claim or the last call."""
+
+    async def next_due(self, worker: str, kinds: tuple[str, ...], only: tuple[str, ...] = ()) -> float | None:
+        """Return in how many seconds a claim may find something: a free machine wakes, or the lease of another
+        worker ends. None: not before somebody tells a machine something."""
+
+    async def write(self, claim: Claim, write: Write) -> tuple[str, ...]:
+        """Write a tick; return the keys of the intents that are new."""
 
 
 class Intents(Protocol):
@@ -129,6 +148,9 @@ class Intents(Protocol):
 
     async def finish(self, claim: Claim, outcome: Outcome) -> None:
         """Record the outcome and make the machine due."""
+
+    async def finish_all(self, claim: Claim, outcomes: tuple[Outcome, ...]) -> None:
+        """Record several outcomes in one transaction."""
 
 
 class Inbox(Protocol):
@@ -191,9 +213,18 @@ class Store(Protocol):
     async def now(self) -> float:
         """Return the database's time."""
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeout: float, *, since: int | None = None) -> None:
         """Return when something became due (LISTEN/NOTIFY on PostgreSQL, in-process wake-ups plus a cheap
-        change check of the file on SQLite), or after `timeout` seconds."""
+        change check of the file on SQLite), or after `timeout` seconds.
+
+        `since`, from an earlier `mark()`: also return at once if something became due after that mark, so that
+        nothing is missed between looking and waiting."""
+
+    def mark(self) -> int:
+        """Return the present point in the count of wake-ups, for `wait(since=…)`."""
+
+    async def wait_for_events(self, timeout: float) -> None:
+        """Return when the log may have grown, or after `timeout` seconds."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -75,9 +75,13 @@ def unpack(archive: Path, into: Path, limits: Limits = DEFAULT_LIMITS, *, any_li
     writer.make_links()
 
 
-def is_archive(path: Path) -> bool:
-    """Tell whether `path` looks like something that `unpack` can read."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+def tree(root: Path, name: str) -> Iterator[str]:
+    """Yield `name`, relative to `root`, and everything below it; nothing if it is not there."""
+    path = root / name
+    if path.is_symlink() or path.exists():
+        yield name
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(root, f"{name}/")
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:

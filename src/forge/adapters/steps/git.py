@@ -121,7 +121,7 @@ class _Git:
             return False
         if any(words in end for words in _NOT_THERE):
             return True
-        raise DependencyFailed(f"git could not fetch {self._url} ({_last_line(end)})")
+        raise DependencyFailed(f"git could not fetch {self._url} ({_reason(end)})")
 
     async def take(self, *, submodules: bool) -> str:
         """Write the fetched commit's files; return its id."""
@@ -135,7 +135,7 @@ class _Git:
     async def _need(self, *arguments: str) -> None:
         finished, end = await self._git(*arguments)
         if finished.exit_code:
-            raise DependencyFailed(f"`git {arguments[0]}` failed for {self._url} ({_last_line(end)})")
+            raise DependencyFailed(f"`git {arguments[0]}` failed for {self._url} ({_reason(end)})")
 
     async def _git(self, *arguments: str) -> tuple[Finished, bytes]:
         tail = _Tail(self._context.output)
@@ -170,6 +170,8 @@ def _configuration(settings: dict[str, str], credentials: dict[str, str]) -> dic
     return env
 
 
-def _last_line(text: bytes) -> str:
-    lines = text.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+def _reason(text: bytes) -> str:
+    """Return the line of git's output that tells why; what follows it is advice."""
+    lines = text.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    told = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (told or lines[-1:])[0]

@@ -21,6 +21,7 @@ from typing import Any
 from load import Load, Tally
 from rich.console import Console
 from rich.table import Table
+
 from shop import Shop
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,7 @@ class Forge:
     """The command, in the shop's folder."""
 
     def __init__(self, folder: Path, *, asks: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._asks = asks
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FORGE_")},
@@ -66,9 +67,7 @@ class Forge:
         console.print(f"[dim]$[/] [bold]forge {' '.join(words)}[/]")
         sys.stdout.flush()
         stdin = None if self._asks else subprocess.DEVNULL
-        return subprocess.run(
-            [str(FORGE), *words], cwd=self._folder, env=self._env, stdin=stdin, timeout=300
-        ).returncode
+        return subprocess.run([str(FORGE), *words], cwd=self.folder, env=self._env, stdin=stdin, timeout=300).returncode
 
     def read(self, *words: str) -> Any:
         """Return what a command prints as JSON. Raises WentWrong."""
@@ -81,7 +80,7 @@ class Forge:
     def _quietly(self, *words: str) -> bytes:
         command = [str(FORGE), *words]
         done = subprocess.run(
-            command, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+            command, cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
         )
         if done.returncode != 0:
             raise WentWrong(f"`forge {' '.join(words)}` exited {done.returncode}: {done.stderr.decode()}")
@@ -202,10 +201,12 @@ def main() -> int:
     """Run the demo; return the exit code."""
     options = argparse.ArgumentParser(description="Release a good and a bad version of a real service.")
     options.add_argument("--keep", action="store_true", help="leave the environments up afterwards")
-    keep = options.parse_args().keep
+    options.add_argument("--folder", type=Path, default=FOLDER, help="where the service's working copy goes")
+    chosen = options.parse_args()
+    keep, folder = chosen.keep, chosen.folder
     asks = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("FORGE_DEMO_YES", "") in {"", "0"}
     signal.signal(signal.SIGTERM, interrupted)
-    shop, forge = Shop(FOLDER), Forge(FOLDER, asks=asks)
+    shop, forge = Shop(folder), Forge(folder, asks=asks)
     end_what_runs(forge)
     shop.begin()
     try:
@@ -221,7 +222,7 @@ def main() -> int:
         if not keep:
             end_what_runs(forge)
     if keep:
-        tell(f"The environments are still up: `cd {FOLDER.relative_to(ROOT)}`, then `forge env list`.")
+        tell(f"The environments are still up: `cd {os.path.relpath(folder)}`, then `forge env list`.")
     print(json.dumps(result), flush=True)
     return 0
 
@@ -229,7 +230,7 @@ def main() -> int:
 def end_what_runs(forge: Forge) -> None:
     """Shut both environments down, if they are there."""
     for environment in ("production", "staging"):
-        if (FOLDER / ".forge" / "environments" / environment).exists():
+        if (forge.folder / ".forge" / "environments" / environment).exists():
             try:
                 forge.down(environment)
             except WentWrong as problem:

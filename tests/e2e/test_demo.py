@@ -1,0 +1,38 @@
+"""`make demo` as a machine runs it: no terminal, no questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.timeout(240)
+def test_the_demo_promotes_the_good_version_and_takes_the_bad_one_back(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "run.py"), "--folder", str(tmp_path / "shop")],
+        env={**os.environ, "FORGE_DEMO_YES": "1"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=220,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["good_release"] == "promoted"
+    assert told["bad_release"] == "rolled_back"
+    assert 0 < told["bad_release_failed_requests"] < 200
+    assert told["requests"] > 1000
+    assert told["failed_requests"] == told["bad_release_failed_requests_seen_by_clients"], "nobody else failed"
+    # A request may be under way while one side counts, so the two counts may differ by a few.
+    assert abs(told["bad_release_failed_requests"] - told["failed_requests"]) <= 5
+
+
+def test_the_demos_load_goes_to_this_machine_only():
+    code = "import load; load.Load('http://192.0.2.1/', rate=1)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "demo", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "this machine only" in done.stderr

@@ -49,3 +49,5 @@ class Strategy(msgspec.Struct, frozen=True):
     auto_promote: bool = True
     keep_previous: float = 30.0
     """Seconds that the version before stays warm after promotion, for a rollback in one step."""
+    warm_up: float = 0.0
+    """Seconds after its first traffic in which a version is not judged; what fails then is still counted as harm."""

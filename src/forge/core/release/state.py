@@ -31,6 +31,21 @@ class VersionState(msgspec.Struct, frozen=True):
     wanted_since: float = 0.0
     idle_since: float | None = None
     """Since when the observed split gives it nothing."""
+    ensured_at: float = 0.0
+    """When the target was last asked; asked again when it does not follow."""
+    unready_since: float | None = None
+    """Since when fewer replicas than wanted are ready: the progress deadline counts from here."""
+    ever_ready: bool = False
+    warm_until: float | None = None
+    """Kept running, without traffic, until then: a rollback to it takes one step."""
+    removing_since: float | None = None
+    """When its removal was last asked for; it is gone when the target does not report it any more."""
+    failures: int = 0
+    """How often in a row the target refused what it was asked."""
+    problem: str = ""
+    """What the target said when it refused."""
+    faulted: str = ""
+    """Why it was once rolled back; a rollback without a named version never chooses such a one."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -74,6 +89,26 @@ class ReleaseState(msgspec.Struct, frozen=True):
     """For every waiting state: what, on which data."""
     earliest: float | None = None
     """The earliest time at which that can change by itself."""
+    key: str = ""
+    """The idempotency key of the command that asked for it."""
+    kind: Literal["deploy", "rollback"] = "deploy"
+    """`rollback`: takes the environment back to a version that was stable before, as fast as capacity allows."""
+    ends_as: ReleaseStatus = "rolled_back"
+    """What a release that is rolling back becomes when its version carries nothing any more."""
+    paused_from: str = ""
+    """The status that `resume` returns to."""
+    held_weight: int = 0
+    """The weight that a paused release keeps."""
+    traffic_since: float | None = None
+    stable_baseline: Sample | None = None
+    """Stable's counters at the same moment as `baseline`."""
+    excess_failed: float = 0.0
+    """Failed requests above what stable would have failed on the same number of requests."""
+    data_missing_since: float | None = None
+    patience_from: float | None = None
+    """When a person last resumed it: patience counts from here."""
+    note: str = ""
+    """What the promotion could not know, for example that there was no request."""
 
 
 class EnvironmentState(msgspec.Struct, frozen=True):
@@ -96,3 +131,8 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     data_missing_since: float | None = None
     next_release: int = 1
     generation: int = 0
+    """Grows with every action; part of every action's key and of every table."""
+    asked_at: float = 0.0
+    """When `traffic` was last asked for; asked again when the router does not follow."""
+    traffic_problem: str = ""
+    """What the router said when it refused the last table."""

@@ -1,0 +1,93 @@
+"""Differences of cumulative counters over a window, and quantiles of the histograms that they make."""
+
+from __future__ import annotations
+
+import msgspec
+
+from forge.model.traffic import Sample
+
+UNBOUNDED = 1e300
+"""A bucket's upper bound from here on stands for infinity (JSON has no infinity)."""
+LARGEST = 1.7e308
+"""How an infinite bound is written in a state."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """What one version did between two readings. `latency` holds counts at or below each bound, in the window."""
+
+    seconds: float
+    requests: int
+    errors: int
+    latency: tuple[tuple[float, int], ...] = ()
+    cpu_seconds: float | None = None
+    memory: int | None = None
+
+    @property
+    def error_rate(self) -> float:
+        """The fraction of requests that failed; 0 without requests."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+def storable(sample: Sample) -> Sample:
+    """Return the sample with infinite bucket bounds written as the largest number, so that JSON can keep it."""
+    latency = tuple((min(bound, LARGEST), count) for bound, count in sample.latency)
+    return sample if latency == sample.latency else msgspec.structs.replace(sample, latency=latency)
+
+
+def window(samples: tuple[Sample, ...], start: float) -> Window | None:
+    """Return the difference between the newest sample and the one at `start`; None without two readings.
+
+    The beginning is the newest sample at or before `start`, or the oldest there is (a young window).
+    """
+    if len(samples) < 2:
+        return None
+    first = 0
+    for index, sample in enumerate(samples[:-1]):
+        if sample.at <= start:
+            first = index
+    before, after = samples[first], samples[-1]
+    if after.at <= before.at:
+        return None
+    memories = [sample.memory for sample in samples[first:] if sample.memory is not None]
+    return Window(
+        seconds=after.at - before.at,
+        requests=max(0, after.requests - before.requests),
+        errors=max(0, after.errors - before.errors),
+        latency=_buckets(before, after),
+        cpu_seconds=_cpu(before, after),
+        memory=max(memories, default=None),
+    )
+
+
+def quantile(buckets: tuple[tuple[float, int], ...], q: float) -> tuple[float, bool] | None:
+    """Return the `q` quantile in seconds, interpolated in its bucket; None for an empty histogram.
+
+    The second value is True when it lies above the last finite bound, which is then what is returned.
+    """
+    total = buckets[-1][1] if buckets else 0
+    if total <= 0:
+        return None
+    rank = q * total
+    lower, below = 0.0, 0
+    for bound, count in buckets:
+        if count >= rank and count > below:
+            if bound >= UNBOUNDED:
+                return lower, True
+            return lower + (bound - lower) * max(0.0, rank - below) / (count - below), False
+        lower, below = (bound if bound < UNBOUNDED else lower), max(count, below)
+    return lower, True
+
+
+def _buckets(before: Sample, after: Sample) -> tuple[tuple[float, int], ...]:
+    old = dict(before.latency)
+    counts = [(bound, max(0, count - old.get(bound, 0))) for bound, count in after.latency]
+    rising: list[tuple[float, int]] = []
+    for bound, count in counts:
+        rising.append((bound, max(count, rising[-1][1] if rising else 0)))
+    return tuple(rising)
+
+
+def _cpu(before: Sample, after: Sample) -> float | None:
+    if before.cpu_seconds is None or after.cpu_seconds is None:
+        return None
+    return max(0.0, after.cpu_seconds - before.cpu_seconds)

@@ -1,0 +1,227 @@
+"""What people and steps ask of an environment. Nothing is dropped silently: what cannot be done is said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec.structs import replace
+
+from forge.core.release.progress import next_step, pause, promote
+from forge.core.release.releases import start_deploy, start_restore
+from forge.core.release.rollback import begin_rollback, choose_target
+from forge.core.release.state import RELEASE_FINAL, ReleaseState
+from forge.core.release.tick import Tick
+from forge.model.configs import DeployConfig
+from forge.model.decision import Command
+from forge.model.plan import Approval, EnvironmentPlan
+from forge.model.traffic import Version
+
+
+def obey(tick: Tick, command: Command) -> None:
+    """Apply one command. One that cannot be read or is not known becomes an event, never an exception."""
+    handler = COMMANDS.get(command.kind)
+    if handler is None:
+        known = ", ".join(sorted(COMMANDS))
+        _refuse(tick, command, f"there is no command `{command.kind}`; there are {known}")
+        return
+    try:
+        handler(tick, command)
+    except (msgspec.ValidationError, KeyError) as problem:
+        _refuse(tick, command, f"its payload cannot be read: {problem}")
+
+
+def _deploy(tick: Tick, command: Command) -> None:
+    payload = command.payload
+    request = msgspec.convert(payload["request"], DeployConfig)
+    version = msgspec.convert(payload["version"], Version)
+    plan = msgspec.convert(payload["plan"], EnvironmentPlan)
+    key, run = str(payload.get("key", "")), str(payload.get("run", ""))
+    start_deploy(tick, request, version, plan, actor=command.actor, run=run, key=key)
+
+
+def _promote(tick: Tick, command: Command) -> None:
+    releases = [release for release in _chosen(tick, command) if release.status not in {"queued", "rolling_back"}]
+    if not releases:
+        _refuse(tick, command, "no release is under way that could be promoted")
+        return
+    if len(releases) > 1:
+        _refuse(tick, command, f"several releases are under way, name one: {', '.join(r.id for r in releases)}")
+        return
+    release = releases[0]
+    _note(tick, command, release, "promoted by hand" + (", all of it" if command.payload.get("full") else ""))
+    if release.status == "starting" or release.paused_from == "starting" or release.strategy.name == "rolling":
+        _resume_one(tick, release, command)
+    elif command.payload.get("full") or release.step >= len(release.strategy.steps):
+        _promote_fully(tick, command, release)
+    else:
+        next_step(tick, release)
+
+
+def _promote_fully(tick: Tick, command: Command, release: ReleaseState) -> None:
+    if release.status in {"promoting", "baking"} or release.paused_from in {"promoting", "baking"}:
+        _resume_one(tick, release, command)
+        return
+    busy = [other.id for other in tick.active if other.id != release.id and _takes_place(other)]
+    if busy:
+        _refuse(tick, command, f"{', '.join(busy)} takes stable's place right now; {release.id} follows afterwards")
+        tick.put(replace(release, step=len(release.strategy.steps), status="progressing", paused_by="", paused_from=""))
+        return
+    promote(tick, release, f"{command.actor or 'somebody'} promoted it")
+
+
+def _pause(tick: Tick, command: Command) -> None:
+    able = {"starting", "progressing", "promoting", "baking", "waiting_approval"}
+    releases = [release for release in _chosen(tick, command) if release.status in able]
+    if not releases:
+        _refuse(tick, command, "no release is under way that could be paused")
+    for release in releases:
+        words = f"{command.actor or 'somebody'} to resume it: forge release resume {tick.state.name}"
+        pause(tick, release, command.actor or "somebody", words)
+
+
+def _resume(tick: Tick, command: Command) -> None:
+    releases = [release for release in _chosen(tick, command) if release.status == "paused"]
+    if not releases:
+        _refuse(tick, command, "no release is paused")
+    for release in releases:
+        _resume_one(tick, release, command)
+
+
+def _resume_one(tick: Tick, release: ReleaseState, command: Command) -> None:
+    if release.status != "paused":
+        return
+    _note(tick, command, release, "resumed")
+    at_end = release.step >= len(release.strategy.steps)
+    if release.paused_by == "strategy" and at_end:
+        promote(tick, release, f"{command.actor or 'somebody'} resumed it")
+    elif release.paused_by == "strategy":
+        next_step(tick, release)
+    else:
+        back = release.paused_from or "progressing"
+        tick.put(
+            replace(
+                release, status=back, paused_by="", paused_from="", patience_from=tick.now, waits_for="",
+                data_missing_since=None,
+            )
+        )  # fmt: skip
+
+
+def _abort(tick: Tick, command: Command) -> None:
+    releases = [release for release in _chosen(tick, command) if release.status != "rolling_back"]
+    if not releases:
+        _refuse(tick, command, "no release is under way, so nothing was aborted")
+    for release in releases:
+        _note(tick, command, release, "aborted")
+        begin_rollback(tick, release, "aborted", _because(command, "aborted"))
+
+
+def _rollback(tick: Tick, command: Command) -> None:
+    to, key = str(command.payload.get("to", "") or ""), str(command.payload.get("key", "") or "")
+    if key and any(release.key == key for release in tick.state.releases.values()):
+        return
+    under_way = [release for release in _chosen(tick, command) if release.status != "rolling_back"]
+    if to and to != tick.state.stable:
+        target = choose_target(tick.state, to)
+        if not target.version:
+            _refuse(tick, command, f"nothing was rolled back: {target.why}")
+            return
+        if any(release.version == to for release in under_way if release.kind == "rollback"):
+            _refuse(tick, command, f"{tick.state.name} goes back to {to} already")
+            return
+        for release in tick.active:
+            begin_rollback(tick, release, "aborted", _because(command, f"rolled back to {to}"))
+        start_restore(tick, target, actor=command.actor, reason=_because(command, "rolled back"), key=key)
+        return
+    if not under_way and any(release.status == "rolling_back" for release in tick.active):
+        _refuse(tick, command, "a rollback is under way already")
+    elif under_way:
+        for release in under_way:
+            begin_rollback(tick, release, "aborted", _because(command, "rolled back"))
+    elif to:
+        _refuse(tick, command, f"{to} is stable in {tick.state.name} already")
+    else:
+        start_restore(
+            tick, choose_target(tick.state), actor=command.actor, reason=_because(command, "rolled back"), key=key
+        )
+
+
+def _retry(tick: Tick, command: Command) -> None:
+    wanted = str(command.payload.get("release", "") or "")
+    ended = [
+        release
+        for release in tick.state.releases.values()
+        if release.kind == "deploy" and release.status in RELEASE_FINAL and release.status != "promoted"
+        and wanted in {"", release.id}
+    ]  # fmt: skip
+    known = tick.version(ended[-1].version) if ended else None
+    if known is None:
+        _refuse(tick, command, "there is no release that ended without success and could be tried again")
+        return
+    old = ended[-1]
+    request = DeployConfig(tick.state.name, version=old.version, strategy=old.strategy, routes=old.routes)
+    key = str(command.payload.get("key", "") or "")
+    start_deploy(
+        tick,
+        request,
+        known.version,
+        tick.state.plan,
+        actor=command.actor,
+        run=old.run,
+        key=key or f"retry#{command.id}",
+    )
+
+
+def _approve(tick: Tick, command: Command) -> None:
+    waiting = [release for release in _chosen(tick, command) if release.status == "waiting_approval"]
+    if not waiting:
+        _refuse(tick, command, "no release waits for an approval")
+    for release in waiting:
+        approval = msgspec.convert(release.strategy.steps[release.step].approval or {}, Approval)
+        if approval.approvers and command.actor not in approval.approvers:
+            _refuse(tick, command, f"{command.actor} is not one of {', '.join(approval.approvers)}")
+        elif not approval.allow_self and command.actor == release.actor:
+            _refuse(tick, command, f"{command.actor} asked for {release.id}; another person has to approve it")
+        elif command.actor not in release.votes:
+            tick.put(replace(release, votes=(*release.votes, command.actor)))
+            _note(tick, command, release, f"approved ({len(release.votes) + 1} of {approval.required})")
+
+
+def _chosen(tick: Tick, command: Command) -> list[ReleaseState]:
+    """The release that the command names, or all that are under way (a queued one only by its name)."""
+    wanted = str(command.payload.get("release", "") or "")
+    if not wanted:
+        return tick.active
+    return [release for release in [*tick.active, *tick.queued] if release.id == wanted]
+
+
+def _takes_place(release: ReleaseState) -> bool:
+    return release.status in {"promoting", "baking"} or release.paused_from in {"promoting", "baking"}
+
+
+def _because(command: Command, verb: str) -> str:
+    comment = str(command.payload.get("comment", "") or command.payload.get("reason", "") or "")
+    return f"{verb} by {command.actor or 'somebody'}" + (f": {comment}" if comment else "")
+
+
+def _note(tick: Tick, command: Command, release: ReleaseState, words: str) -> None:
+    tick.say(f"command_{command.kind}", f"{release.id}: {words} by {command.actor or 'somebody'}",
+             release=release.id, actor=command.actor)  # fmt: skip
+
+
+def _refuse(tick: Tick, command: Command, words: str) -> None:
+    tick.say("command_without_effect", f"{command.kind} by {command.actor or 'somebody'}: {words}",
+             command=command.kind, actor=command.actor)  # fmt: skip
+
+
+COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
+    "deploy": _deploy,
+    "promote": _promote,
+    "pause": _pause,
+    "resume": _resume,
+    "abort": _abort,
+    "undo": _rollback,
+    "rollback": _rollback,
+    "retry": _retry,
+    "approve": _approve,
+}

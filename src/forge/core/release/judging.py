@@ -1,0 +1,115 @@
+"""Asks the judge about every arm with traffic, in every state that a release can be in, and acts on a rollback."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from forge.core.judge.base import Series
+from forge.core.judge.registry import judge_named
+from forge.core.release import harm
+from forge.core.release.observe import fresh_sample
+from forge.core.release.releases import start_restore
+from forge.core.release.rollback import begin_rollback, choose_target
+from forge.core.release.state import ReleaseState, ReleaseStatus, Verdict
+from forge.core.release.tick import Tick, takes_over
+from forge.model.units import format_duration
+
+CRASHES = 3
+"""Restarts, or refusals by the target, after which a version that was never ready is given up early."""
+
+
+def judge_arms(tick: Tick) -> None:
+    """Give every arm its verdict; a bad one begins to roll back in this tick."""
+    harm.count(tick)
+    for release in tick.active:
+        if release.status != "rolling_back" and not _gave_up(tick, release):
+            _judge(tick, release)
+    _watch_promoted(tick)
+
+
+def needs_data(tick: Tick, release: ReleaseState) -> bool:
+    """Whether missing data has to hold this release. A rollback is never held for want of data."""
+    return release.kind == "deploy" and judge_named(tick.state.plan.judge).needs_data(release)
+
+
+def series(tick: Tick, version: str, release: ReleaseState) -> Series:
+    """Return the version's readings since the release gave it traffic."""
+    samples = [samples[version] for _, samples in tick.state.history if version in samples]
+    baseline = release.baseline
+    if baseline is not None and version == release.version:
+        samples = [baseline, *(sample for sample in samples if sample.at > baseline.at)]
+    since = (release.traffic_since or tick.now) + release.strategy.warm_up
+    return Series(version, tuple(samples), since, tick.ready(version))
+
+
+def _judge(tick: Tick, release: ReleaseState) -> None:
+    if release.traffic_since is None or release.kind == "rollback":
+        return
+    if needs_data(tick, release) and fresh_sample(tick, release.version) is None:
+        _miss(tick, release)
+        return
+    if release.data_missing_since is not None:
+        release = replace(release, data_missing_since=None)
+    left = (release.traffic_since or tick.now) + release.strategy.warm_up - tick.now
+    if left > 0:
+        verdict, memory = Verdict("hold", f"warming up for {format_duration(left)} more"), release.judge_state
+    else:
+        verdict, memory = _ask(tick, release)
+    changed = release.verdict is None or release.verdict.kind != verdict.kind
+    release = replace(release, verdict=verdict, judge_state=memory)
+    tick.put(release)
+    if changed:
+        tick.say("verdict", f"{release.id}: {verdict.kind}: {verdict.why}", release=release.id, **verdict.data)
+    if verdict.kind == "rollback":
+        begin_rollback(tick, release, "rolled_back", verdict.why)
+
+
+def _ask(tick: Tick, release: ReleaseState) -> tuple[Verdict, dict[str, object]]:
+    judge = judge_named(tick.state.plan.judge)
+    arm = series(tick, release.version, release)
+    stable = series(tick, tick.state.stable, release)
+    return judge.judge(release.judge_state, release, arm, stable, tick.now)
+
+
+def _miss(tick: Tick, release: ReleaseState) -> None:
+    if release.data_missing_since is None:
+        tick.put(replace(release, data_missing_since=tick.now))
+        tick.say("release_without_data", f"{release.id}: holds, no metrics of {release.version}", release=release.id)
+
+
+def _gave_up(tick: Tick, release: ReleaseState) -> bool:
+    """Roll back a version that cannot become ready: after the deadline, or early when it crashes in a loop."""
+    known = tick.version(release.version)
+    if known is None or tick.observation.replicas is None or known.unready_since is None:
+        return False
+    waited = tick.now - known.unready_since
+    told = (known.seen.message if known.seen else "") or known.problem
+    words = f"{tick.ready(release.version)} of {known.wanted} replicas of {release.version} ready"
+    looping = not known.ever_ready and (
+        bool(known.seen and known.seen.restarts >= CRASHES) or known.failures >= CRASHES
+    )
+    if not looping and waited < release.strategy.progress_deadline:
+        return False
+    limit = f"within {format_duration(release.strategy.progress_deadline)}"
+    reason = f"{words} {limit}" if not looping else f"{words} and it keeps failing after {format_duration(waited)}"
+    ends_as: ReleaseStatus = "failed" if release.kind == "rollback" else "rolled_back"
+    begin_rollback(tick, release, ends_as, reason + (f": {told}" if told else ""))
+    return True
+
+
+def _watch_promoted(tick: Tick) -> None:
+    """Judge the newest promoted version while the one before is warm; a bad verdict goes back to that one."""
+    if any(takes_over(release) or release.kind == "rollback" for release in tick.active):
+        return
+    for release in list(tick.state.releases.values()):
+        before = tick.version(release.previous)
+        if release.status != "promoted" or release.version != tick.state.stable or release.kind == "rollback":
+            continue
+        warm = before is not None and before.warm_until is not None and tick.now < before.warm_until
+        if not warm or release.traffic_since is None or fresh_sample(tick, release.version) is None:
+            continue
+        verdict, memory = _ask(tick, release)
+        tick.put(replace(release, verdict=verdict, judge_state=memory))
+        if verdict.kind == "rollback":
+            start_restore(tick, choose_target(tick.state), actor="forge", reason=verdict.why)
+            return

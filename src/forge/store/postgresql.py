@@ -21,6 +21,7 @@ from sqlalchemy import select
 from forge.model.errors import DependencyFailed, UsageError
 from forge.store import migrations
 from forge.store import tables as t
+from forge.store.clocks import steady
 from forge.store.lanes import Job, Lanes, forget_cancelled
 from forge.store.statements import POSTGRESQL, Row, Statement, Transaction
 from forge.store.wakeups import Bell
@@ -214,11 +215,11 @@ class PostgresqlDatabase:
 
     async def now(self) -> float:
         """Return the server's time, carried on by a steady clock between measurements."""
-        if (elapsed := _elapsed()) - self._measured > CLOCK_SECONDS:
+        if (elapsed := steady()) - self._measured > CLOCK_SECONDS:
             seconds: float = (await self.read(lambda transaction: transaction.run(_NOW)))[0][0]
-            self._measured = _elapsed()
+            self._measured = steady()
             self._offset = seconds - (elapsed + self._measured) / 2
-        return self._offset + _elapsed()
+        return self._offset + steady()
 
     async def wait(self, bell: Bell, timeout: float, since: int | None = None) -> None:
         """Wait for a bell, rung by this process or by a notification of another."""
@@ -258,11 +259,6 @@ _OPTIONS: dict[str, Any] = {"options": _SETTINGS, "connect_timeout": 5, "applica
 def connect(url: str) -> psycopg.Connection[Row]:
     """Return a connection with Forge's settings."""
     return psycopg.connect(url, **_OPTIONS)
-
-
-def _elapsed() -> float:
-    """Return a clock that never jumps and goes on while the machine is suspended, where there is one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 _ADVICE: tuple[tuple[type[psycopg.Error], str, str], ...] = (

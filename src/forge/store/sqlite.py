@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from forge.model.errors import DependencyFailed
 from forge.store import migrations
+from forge.store.clocks import wall
 from forge.store.lanes import Job, Lanes, forget_cancelled
 from forge.store.statements import SQLITE, Row, Statement, Transaction
 from forge.store.wakeups import Bell
@@ -31,14 +32,6 @@ CHECK_SECONDS = 0.04
 """How often somebody who waits looks whether another process wrote: a few microseconds each."""
 SHARE_AT_MOST = 64
 """Writes in one commit."""
-
-
-def steady_clock() -> Callable[[], float]:
-    """Return a clock that begins at the wall clock's time and never jumps."""
-    elapsed = getattr(time, "CLOCK_BOOTTIME", None)
-    now: Callable[[], float] = (lambda: time.clock_gettime(elapsed)) if elapsed is not None else time.monotonic
-    offset = time.time() - now()
-    return lambda: offset + now()
 
 
 class SqliteTransaction:
@@ -179,7 +172,7 @@ class SqliteDatabase:
         self.due = Bell()
         self.log = Bell()
         self._loop = asyncio.get_running_loop()
-        self._clock = steady_clock()
+        self._clock = wall()
         self._watch: sqlite3.Connection | None = None
         self._seen = 0
         self._written_by_others = 0

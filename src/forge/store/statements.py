@@ -35,7 +35,7 @@ class Statement:
         self.sqlite, self.postgresql = map(str, compiled)
         self.constants: dict[str, Any] = {}
         for one in compiled:
-            self.constants |= {name: bind.value for name, bind in one.binds.items() if not bind.required}
+            self.constants |= {name: bind.value for name, bind in one.binds.items() if not bind.required}  # type: ignore[attr-defined]
 
 
 class Transaction(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from forge.adapters.steps.base import PublishedArtifact
 from forge.core.pipeline.state import RunState
 from forge.model.plan import Plan
 from forge.views.run import elapsed
@@ -78,6 +79,19 @@ def run_rows(runs: Iterable[tuple[RunState, Plan]], now: float) -> list[RunRow]:
     """Return rows, newest first; of runs that began at the same moment the higher number is the newer."""
     rows = [run_row(state, plan, now) for state, plan in runs]
     return sorted(rows, key=lambda row: (row.created_at, _number(row.id)), reverse=True)
+
+
+def artifact_row(artifact: PublishedArtifact) -> ArtifactRow:
+    """Return an artifact as a row of a list."""
+    return ArtifactRow(
+        name=artifact.name,
+        digest=artifact.digest,
+        size=artifact.size,
+        run=artifact.run,
+        job=artifact.job,
+        created_at=artifact.created_at,
+        is_directory=artifact.is_directory,
+    )
 
 
 def _number(run: str) -> int:

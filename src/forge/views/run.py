@@ -65,6 +65,7 @@ class JobView(msgspec.Struct, frozen=True):
     finished_at: float | None = None
     duration: float | None = None
     retry_at: float | None = None
+    waiting_since: float | None = None
     gate: GateView | None = None
 
     @property
@@ -163,6 +164,7 @@ def _job_view(plan: JobPlan, state: JobState, now: float) -> JobView:
         finished_at=state.finished_at,
         duration=elapsed(state.started_at, state.finished_at, now),
         retry_at=state.retry_at,
+        waiting_since=state.waiting_since,
         gate=_gate_view(_gate_in_force(plan, state), state),
     )
 

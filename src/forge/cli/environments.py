@@ -1,0 +1,233 @@
+"""Commands about environments: which version is where; start and stop what runs; logs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forge.cli.options import EnvironmentName, Follow, Output
+from forge.cli.session import Session, say, session_of, tell
+from forge.model.diagnostics import did_you_mean
+from forge.model.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from forge.cli.render.tables import Column
+    from forge.engine.engine import Engine
+    from forge.model.plan import EnvironmentPlan
+    from forge.views.environment import EnvironmentView
+    from forge.views.run import RunView
+
+app = typer.Typer(
+    help="List environments; start, stop and look at what runs in them.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add these commands."""
+    root.add_typer(app, name="env")
+
+
+@app.command("list")
+def list_(context: typer.Context, output: Output = "table") -> None:
+    """List every environment: stable version, state, traffic."""
+    from forge.cli.render.tables import check_output, listing
+
+    check_output(output)
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        rows = [await environment_of(engine, name) for name in await known_environments(engine)]
+        text = listing(
+            rows, _columns(session), output, name=lambda row: row.name, empty="the pipeline has no environments"
+        )
+        if text:
+            say(text)
+        return ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+@app.command("show")
+def show(context: typer.Context, environment: EnvironmentName, output: Output = "table") -> None:
+    """Show an environment: its versions, weights, replicas, releases, address."""
+    from forge.cli.render.tables import check_output
+
+    check_output(output)
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        await check_known(engine, environment)
+        print_environment(session, await environment_of(engine, environment), output)
+        return ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+@app.command("up")
+def up(context: typer.Context, environment: EnvironmentName) -> None:
+    """Bring what the environment should run up again, after `env down` or a restart of the machine."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.power import bring_up
+
+        await check_known(engine, environment)
+        return await bring_up(engine, session, environment)
+
+    session.run(work)
+
+
+@app.command("down")
+def down(
+    context: typer.Context,
+    environment: EnvironmentName,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """End everything that runs in an environment: proxy, replicas, agent. What was released stays on record."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.gates import question
+        from forge.cli.power import take_down
+
+        await check_known(engine, environment)
+        if not yes and session.terminal.interactive:
+            typed = await question(f"this stops everything in {environment}; type its name to go on: ")
+            if typed != environment:
+                tell("nothing was stopped")
+                return ExitCode.REJECTED
+        return await take_down(engine, environment)
+
+    session.run(work)
+
+
+@app.command("logs")
+def logs(
+    context: typer.Context,
+    environment: EnvironmentName,
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", show_default=False, help="Only this version.")] = "",
+    follow: Follow = False,
+    tail: Annotated[int, typer.Option("--tail", min=0, help="How many lines of each replica to begin with.")] = 100,
+) -> None:
+    """Print what the replicas of an environment print, each line with `version/replica: `."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.power import open_target
+        from forge.cli.render.paint import strip_ansi, tame_ansi
+
+        await check_known(engine, environment)
+        plan = await environment_plan(engine, environment)
+        clean = tame_ansi if session.terminal.colour_out else strip_ansi
+        target = await open_target(engine, plan)
+        async for line in target.logs(version or None, follow=follow, tail=tail):
+            sys.stdout.write(clean(line) + "\n")
+            if follow:
+                sys.stdout.flush()
+        return ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+async def find_environment(engine: Engine, name: str) -> str:
+    """Return the id of the machine of an environment that something was released to. Raises UsageError."""
+    machine = await engine.store.machines.find("environment", name)
+    if machine is None:
+        known = await known_environments(engine)
+        if name in known:
+            raise UsageError(f"nothing was released to {name} yet", hint="a `deploy` step of a run does that")
+        raise UsageError(f"there is no environment `{name}`", hint=did_you_mean(name, known))
+    return machine
+
+
+async def check_known(engine: Engine, name: str) -> None:
+    """Raise UsageError, with a suggestion, for an environment that neither the pipeline nor the database knows."""
+    known = await known_environments(engine)
+    if name not in known:
+        raise UsageError(f"there is no environment `{name}`", hint=did_you_mean(name, known) or "the pipeline has none")
+
+
+async def known_environments(engine: Engine) -> list[str]:
+    """Return the environments of the pipeline file, in its order, then those that only the database knows."""
+    names = [plan.name for plan in planned_environments(engine)]
+    records = await engine.store.machines.newest("environment", limit=1000)
+    return names + sorted(record.key for record in records if record.key not in names)
+
+
+def planned_environments(engine: Engine) -> tuple[EnvironmentPlan, ...]:
+    """Return what the pipeline file says; nothing when it is wrong: what runs can be looked at all the same."""
+    from forge.engine.planning import load
+    from forge.model.errors import ForgeError
+
+    try:
+        return load(engine.project).environments
+    except ForgeError:
+        return ()
+
+
+async def environment_plan(engine: Engine, name: str) -> EnvironmentPlan:
+    """Return the plan that an environment runs by: the stored one, else the file's. Raises UsageError."""
+    from forge.cli.subjects import environment_state
+
+    machine = await engine.store.machines.find("environment", name)
+    if machine is not None:
+        return (await environment_state(engine, machine)).plan
+    for plan in planned_environments(engine):
+        if plan.name == name:
+            return plan
+    raise UsageError(f"there is no environment `{name}`")
+
+
+async def environment_of(engine: Engine, name: str) -> EnvironmentView:
+    """Return the view of an environment, an empty one when nothing was released to it; with its address if it is up."""
+    from forge.cli.power import address_of
+    from forge.cli.subjects import EnvironmentSubject
+    from forge.views.environment import EnvironmentView
+
+    machine = await engine.store.machines.find("environment", name)
+    if machine is None:
+        plan = await environment_plan(engine, name)
+        return EnvironmentView(name, "empty", "", (), (), target=plan.target, router=plan.router)
+    import msgspec
+
+    view = await EnvironmentSubject(engine, machine).look()
+    return msgspec.structs.replace(view, address=await address_of(engine, name))
+
+
+def print_environment(session: Session, view: EnvironmentView | RunView, output: str) -> None:
+    """Print an environment's view in the output mode that was asked for."""
+    from forge.cli.render.tables import document
+    from forge.cli.render.tree import environment_tree
+    from forge.views.environment import EnvironmentView
+
+    assert isinstance(view, EnvironmentView)
+    if output in {"json", "yaml"}:
+        say(document(view, output))
+    elif output == "name":
+        say(view.name)
+    else:
+        say("\n".join(environment_tree(view, session.out)))
+
+
+def _columns(session: Session) -> list[Column[EnvironmentView]]:
+    from forge.cli.render.tables import Column
+    from forge.model.units import format_weight
+
+    paint = session.out
+
+    def arms(view: EnvironmentView) -> str:
+        carrying = [arm for arm in view.arms if arm.set_weight]
+        return ", ".join(f"{arm.version} {format_weight(arm.set_weight)}" for arm in carrying) or "-"
+
+    return [
+        Column("ENVIRONMENT", lambda view: view.name),
+        Column("STATE", lambda view: paint.state(view.state)),
+        Column("STABLE", lambda view: view.stable or "-"),
+        Column("TRAFFIC", arms),
+        Column("ADDRESS", lambda view: view.address or "-"),
+        Column("RELEASE", lambda view: view.current.id if view.current else "-", wide=True),
+        Column("TARGET", lambda view: view.target, wide=True),
+        Column("ROUTER", lambda view: view.router, wide=True),
+    ]

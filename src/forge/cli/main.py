@@ -1,0 +1,89 @@
+"""The `forge` command. Every command imports what it needs when it is called, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge.cli import (
+    approvals,
+    artifacts,
+    doctor,
+    environments,
+    initialise,
+    pipeline,
+    releases,
+    runs,
+    shell,
+)
+from forge.cli.failures import explain
+from forge.cli.options import hoist
+from forge.cli.render.paint import Paint
+from forge.cli.sections import SectionedGroup
+from forge.cli.session import Session
+from forge.cli.terminal import detect_here, wants_colour
+from forge.model.errors import UsageError
+
+app = typer.Typer(
+    name="forge",
+    cls=SectionedGroup,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"Exit codes:\n{shell.EXIT_CODES}\n\nThe options above may also stand after the command.",
+)
+for room in (initialise, pipeline, runs, approvals, artifacts, releases, environments, doctor, shell):
+    room.register(app)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    directory: Annotated[
+        Path, typer.Option("-C", "--directory", metavar="FOLDER", help="Work as if started there.", show_default=False)
+    ] = Path(),
+    progress: Annotated[
+        str, typer.Option("--progress", metavar="MODE", help="auto, tty, plain, json or quiet; FORGE_PROGRESS.")
+    ] = "",
+    no_color: Annotated[bool, typer.Option("--no-color", "--no-colour", help="No colours; NO_COLOR.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; FORGE_NO_INPUT.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Release management for SREs: from source to a judged, self-rolling-back release."""
+    if not directory.is_dir():
+        raise UsageError(f"there is no folder {directory}")
+    context.obj = Session(
+        directory=directory,
+        terminal=detect_here(no_colour=no_color, no_input=no_input, progress=progress),
+        debug=debug,
+    )
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; never raises."""
+    arguments = hoist(arguments)
+    paint = Paint(wants_colour(os.environ, is_terminal=_err_is_terminal(), no_colour="--no-color" in arguments))
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(args=arguments or ["--help"], prog_name="forge", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except BaseException as error:
+        return explain(error, paint, debug="--debug" in arguments)
+
+
+def _err_is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run_command(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""Commands about the pipeline file: lint, plan, graph, schema. They read and change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge.cli.options import Output, Parameters, PipelineFile, pairs, pick
+from forge.cli.session import leave, say, session_of, tell
+from forge.model.errors import ExitCode, UsageError
+
+GRAPH_FORMATS = ["text", "mermaid", "svg"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("lint")(lint)
+    app.command("plan")(plan)
+    app.command("graph")(graph)
+    app.command("schema")(schema)
+
+
+def lint(context: typer.Context, file: PipelineFile = None, output: Output = "table") -> None:
+    """Check the pipeline file: everything that is wrong with it, at once, with line and column."""
+    from forge.cli.render.diagnostics import render_diagnostics
+    from forge.cli.render.tables import check_output, document
+    from forge.engine.planning import diagnose
+
+    check_output(output)
+    session = session_of(context)
+    path = session.directory / file if file else session.project.pipeline
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    diagnostics = diagnose(path)
+    if output in {"json", "yaml"}:
+        say(document(diagnostics, output))
+    elif diagnostics:
+        tell(render_diagnostics(diagnostics, session.err))
+    else:
+        tell(f"{session.err.icon('ok')} {_shown(path)}: no problems")
+    leave(ExitCode.USAGE if any(one.severity == "error" for one in diagnostics) else ExitCode.SUCCEEDED)
+
+
+def plan(
+    context: typer.Context,
+    parameters: Parameters = [],  # noqa: B006
+    output: Output = "table",
+) -> None:
+    """Show what would run, in which order, at which gates, and what the deploys would do."""
+    from forge.cli.render.tables import check_output, document
+    from forge.cli.render.tree import plan_tree
+    from forge.engine.planning import load
+    from forge.views.plan import plan_view
+
+    check_output(output)
+    session = session_of(context)
+    view = plan_view(load(session.project, pairs(parameters, "-p")))
+    if output in {"json", "yaml"}:
+        say(document(view, output))
+    elif output == "name":
+        say("\n".join(job.name for job in view.jobs))
+    else:
+        say("\n".join(plan_tree(view, session.out)))
+
+
+def graph(
+    context: typer.Context,
+    format_: Annotated[str, typer.Option("-f", "--format", metavar="text|mermaid|svg", help="What to print.")] = "text",
+    parameters: Parameters = [],  # noqa: B006
+) -> None:
+    """Print the graph of the jobs: text for here, Mermaid for Markdown, SVG for a page."""
+    from forge.cli.drawing import draw_graph
+    from forge.engine.planning import load
+
+    session = session_of(context)
+    pick(format_, GRAPH_FORMATS, "format")
+    say(draw_graph(load(session.project, pairs(parameters, "-p")), format_))
+
+
+def schema() -> None:
+    """Print the JSON Schema of forge/pipeline.yaml, for editors."""
+    from forge.cli.drawing import schema_text
+
+    say(schema_text())
+
+
+def _shown(path: Path) -> str:
+    """The path as the user would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

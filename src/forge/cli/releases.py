@@ -1,0 +1,181 @@
+"""Commands about releases: look, watch, steer, go back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forge.cli.options import EnvironmentName, Output, Timeout, Wait, seconds
+from forge.cli.session import actor, session_of, tell
+from forge.model.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from forge.engine.engine import Engine
+    from forge.views.environment import EnvironmentView
+
+app = typer.Typer(help="Look at a release and steer it.", no_args_is_help=True, rich_markup_mode=None)
+
+Release = Annotated[
+    str, typer.Option("--release", metavar="ID", help="Which one, when several are under way.", show_default=False)
+]
+
+
+def register(root: typer.Typer) -> None:
+    """Add these commands."""
+    root.add_typer(app, name="release")
+    root.command("rollback")(rollback)
+
+
+@app.command("get")
+def get(
+    context: typer.Context,
+    environment: EnvironmentName,
+    output: Output = "table",
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Until it is settled.")] = False,
+    timeout: Timeout = "",
+) -> None:
+    """Show the release of an environment: weights, replicas, verdict, failed requests, what it waits for."""
+    _show(context, environment, output, watch=watch, timeout=seconds(timeout))
+
+
+@app.command("watch")
+def watch_(
+    context: typer.Context, environment: EnvironmentName, output: Output = "table", timeout: Timeout = ""
+) -> None:
+    """Watch the release of an environment until it is settled; exits with its result."""
+    _show(context, environment, output, watch=True, timeout=seconds(timeout))
+
+
+@app.command("promote")
+def promote(
+    context: typer.Context,
+    environment: EnvironmentName,
+    full: Annotated[bool, typer.Option("--full", help="Skip all steps and gates that are left.")] = False,
+    release: Release = "",
+    wait: Wait = False,
+) -> None:
+    """Let a release take its next step: open the gate or end the pause that it stands at."""
+    _command(context, environment, "promote", {"release": release, "full": full}, wait=wait)
+
+
+@app.command("pause")
+def pause(context: typer.Context, environment: EnvironmentName, release: Release = "") -> None:
+    """Hold a release where it is. It is judged on, and rolls back by itself if it must."""
+    _command(context, environment, "pause", {"release": release}, wait=False)
+
+
+@app.command("resume")
+def resume(context: typer.Context, environment: EnvironmentName, release: Release = "", wait: Wait = False) -> None:
+    """Let a paused release go on."""
+    _command(context, environment, "resume", {"release": release}, wait=wait)
+
+
+@app.command("abort")
+def abort(context: typer.Context, environment: EnvironmentName, release: Release = "", wait: Wait = True) -> None:
+    """End a release and send its traffic back to stable, at once."""
+    _command(context, environment, "abort", {"release": release}, wait=wait)
+
+
+@app.command("retry")
+def retry(context: typer.Context, environment: EnvironmentName, release: Release = "", wait: Wait = True) -> None:
+    """Start the last release that did not succeed once more."""
+    _command(context, environment, "retry", {"release": release}, wait=wait)
+
+
+@app.command("undo")
+def undo(context: typer.Context, environment: EnvironmentName, wait: Wait = True) -> None:
+    """Take the last release back: abort it when it is under way, else roll back to the version before."""
+    _command(context, environment, "undo", {}, wait=wait)
+
+
+def rollback(
+    context: typer.Context,
+    environment: EnvironmentName,
+    to: Annotated[
+        str, typer.Option("--to", metavar="VERSION", help="Default: the version that was stable before.")
+    ] = "",
+    wait: Wait = True,
+) -> None:
+    """Roll an environment back in one step."""
+    _command(context, environment, "rollback", {"to": to}, wait=wait)
+
+
+def _show(context: typer.Context, environment: str, output: str, *, watch: bool, timeout: float | None) -> None:
+    from forge.cli.render.tables import check_output
+
+    check_output(output)
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.environments import find_environment, print_environment
+        from forge.cli.render.progress import progress_for
+        from forge.cli.subjects import EnvironmentSubject
+        from forge.cli.watching import Foreground
+
+        subject = EnvironmentSubject(engine, await find_environment(engine, environment))
+        code = int(ExitCode.SUCCEEDED)
+        if watch:
+            foreground = Foreground(engine, [subject], progress_for(session.terminal))
+            code = await foreground.carry_on(work=False, timeout=timeout)
+        print_environment(session, await subject.look(), output)
+        return code
+
+    session.run(work)
+
+
+def _command(context: typer.Context, environment: str, kind: str, payload: dict[str, Any], *, wait: bool) -> None:
+    """Send a command; it takes effect in whichever process works on the environment, here if nobody does."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.environments import find_environment
+        from forge.cli.render.progress import progress_for
+        from forge.cli.subjects import Accepted, EnvironmentSubject
+        from forge.cli.watching import Foreground
+
+        machine = await find_environment(engine, environment)
+        subject = EnvironmentSubject(engine, machine)
+        before = await subject.look()
+        check_possible(before, kind, payload)
+        given = {name: value for name, value in payload.items() if value}
+        await engine.store.inbox.send(machine, kind, actor(), given)
+        steering = Foreground(engine, [subject if wait else Accepted(engine, machine)], progress_for(session.terminal))
+        code = await steering.carry_on()
+        after = await subject.look()
+        tell(f"{environment}: {outcome_line(after)}")
+        return code if wait or code == ExitCode.INTERRUPTED else ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+def check_possible(view: EnvironmentView, kind: str, payload: dict[str, Any]) -> None:
+    """Raise UsageError, with what can be done instead, when a command cannot have any effect now."""
+    named = payload.get("release")
+    if named and named not in {release.id for release in view.releases}:
+        from forge.cli.options import pick
+
+        pick(named, [release.id for release in view.releases], f"release in {view.name}:")
+    if kind in {"promote", "pause", "resume", "abort"} and not view.under_way:
+        state = f"the last one is {view.current.state}" if view.current else "there was none yet"
+        raise UsageError(
+            f"no release is under way in {view.name}", hint=f"{state}; see `forge release get {view.name}`"
+        )
+    if kind in {"retry", "undo"} and not view.releases:
+        raise UsageError(f"nothing was ever released to {view.name}")
+    if kind == "rollback":
+        known = [*view.previous, *(arm.version for arm in view.arms)]
+        target = payload.get("to")
+        if target and target not in known:
+            from forge.cli.options import pick
+
+            pick(target, known, f"version of {view.name} to go back to:")
+        if not target and not view.previous and not view.under_way:
+            raise UsageError(f"{view.name} has no version before {view.stable or 'the first'}")
+
+
+def outcome_line(view: EnvironmentView) -> str:
+    """Return in one line where an environment stands."""
+    current = view.current
+    release = f"; {current.id} {current.state}" + (f" ({current.reason})" if current.reason else "") if current else ""
+    return f"stable is {view.stable or 'nothing yet'}{release}"

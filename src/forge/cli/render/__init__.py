@@ -1,0 +1,1 @@
+"""Rendering: view models become text. Nothing here talks to the engine."""

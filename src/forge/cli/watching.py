@@ -1,0 +1,200 @@
+"""The foreground: work on machines in this process, show what happens, and stop when they are settled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from forge.cli.gates import Gatekeeper
+from forge.cli.render.progress import Changes, Happening, LogLine, Progress, View
+from forge.cli.subjects import Subject, worst
+from forge.cli.tail import CHUNK, LogTail
+from forge.model.errors import ExitCode
+from forge.views.run import RunView
+
+if TYPE_CHECKING:
+    from forge.engine.engine import Engine
+
+LOOK_EVERY = 0.1
+SETTLE = 10.0
+"""Seconds that a stopped worker may take to end what it does before this process stops waiting for it."""
+
+
+class Foreground:
+    """Watches subjects, and works on them unless `work` is False."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        subjects: Sequence[Subject],
+        progress: Progress,
+        *,
+        gatekeeper: Gatekeeper | None = None,
+        logs: bool = True,
+        skip_backlog: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.subjects = list(subjects)
+        self.progress = progress
+        self.gatekeeper = gatekeeper
+        self.logs = logs
+        self.skip_backlog = skip_backlog
+        self.views: dict[str, View] = {}
+        self._after = dict.fromkeys((subject.machine for subject in subjects), 0)
+        self._tails: dict[tuple[str, str, int, str], LogTail] = {}
+        self._drained: set[tuple[str, str, int, str]] = set()
+        self._stop = asyncio.Event()
+        self._interrupted = False
+
+    async def carry_on(self, *, work: bool = True, timeout: float | None = None) -> int:
+        """Work and watch until every subject is settled; return the exit code of what became of them.
+
+        A timeout returns STILL_RUNNING, Ctrl-C INTERRUPTED; the state on disk is whole in every case.
+        """
+        with self._signals():
+            worker = asyncio.create_task(self.engine.work(self._stopping)) if work else None
+            try:
+                settled = await self._watch(worker, timeout)
+            finally:
+                self._stop.set()
+                if worker is not None:
+                    await self._end(worker)
+            if self._interrupted:
+                return ExitCode.INTERRUPTED
+            if not settled:
+                return ExitCode.STILL_RUNNING
+            return worst(subject.exit_code(self.views[subject.machine]) for subject in self.subjects)
+
+    async def _watch(self, worker: asyncio.Task[None] | None, timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                began = time.monotonic()
+                if await self._look():
+                    return True
+                if worker is not None and worker.done():
+                    worker.result()
+                if self._stop.is_set() or (deadline is not None and began > deadline):
+                    return False
+                pause = max(LOOK_EVERY, 4 * (time.monotonic() - began))  # looking takes at most a fifth of the time
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+        finally:
+            await asyncio.to_thread(self.progress.close)
+
+    async def _look(self) -> bool:
+        """Look at everything once, show it, attend to gates; return whether all is settled."""
+        changed: list[View] = []
+        settled = True
+        for subject in self.subjects:
+            view = await subject.look()
+            if self.views.get(subject.machine) != view:
+                self.views[subject.machine] = view
+                changed.append(view)
+            settled &= await subject.settled(view)
+        events = [event for subject in self.subjects for event in await self._events(subject.machine)]
+        lines = self._new_lines(final=False)
+        await asyncio.to_thread(self.progress.show, Changes(tuple(changed), tuple(events), tuple(lines)))
+        while settled and (rest := self._new_lines(final=True)):
+            await asyncio.to_thread(self.progress.show, Changes(lines=tuple(rest)))
+        if self.gatekeeper is not None:
+            for view in list(self.views.values()):
+                if isinstance(view, RunView) and await self._attend(self.gatekeeper, view):
+                    settled = False
+        return settled
+
+    async def _attend(self, gatekeeper: Gatekeeper, view: RunView) -> bool:
+        """A question must not outlive Ctrl-C, nor a gate that somebody else opened."""
+        asking = asyncio.create_task(gatekeeper.attend(view, self.progress))
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            while True:
+                done, _ = await asyncio.wait({asking, stopping}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                if asking in done:
+                    return asking.result()
+                if stopping in done or await self._moved_on(view):
+                    return True
+        finally:
+            for task in (asking, stopping):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _moved_on(self, view: RunView) -> bool:
+        subject = next(subject for subject in self.subjects if subject.machine == view.id)
+        now = await subject.look()
+        return isinstance(now, RunView) and not {job.name for job in view.waiting_jobs()} <= {
+            job.name for job in now.waiting_jobs()
+        }
+
+    async def _events(self, machine: str) -> list[Happening]:
+        stored = await self.engine.store.log.read(machine, after=self._after[machine])
+        if stored:
+            self._after[machine] = stored[-1].seq
+        return [Happening(one.machine, one.at, one.event.kind, one.event.message, one.event.data) for one in stored]
+
+    def _new_lines(self, *, final: bool) -> list[LogLine]:
+        if not self.logs:
+            return []
+        lines: list[LogLine] = []
+        for view in self.views.values():
+            if isinstance(view, RunView):
+                lines += self._lines_of_run(view, final=final)
+        return lines
+
+    def _lines_of_run(self, view: RunView, *, final: bool) -> Iterator[LogLine]:
+        for job in view.jobs:
+            for step in job.steps:
+                key = (view.id, job.name, job.attempt, step.id)
+                if step.state == "pending" or key in self._drained:
+                    continue
+                if key not in self._tails:
+                    self._tails[key] = LogTail(self.engine.project.step_log(*key))
+                tail = self._tails[key]
+                if self.skip_backlog and (skipped := tail.skip_to_last(self.skip_backlog)):
+                    yield LogLine(
+                        view.id, job.name, step.id, f"… {skipped} bytes skipped: `forge logs {view.id}` has all"
+                    )
+                ended = final or step.state not in {"running", "retrying"}
+                for text in tail.lines(at_most=CHUNK, ended=ended):
+                    yield LogLine(view.id, job.name, step.id, text)
+                if ended and step.state not in {"running", "retrying"} and tail.backlog() == 0:
+                    self._drained.add(key)
+                    del self._tails[key]
+
+    async def _stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def _end(self, worker: asyncio.Task[None]) -> None:
+        """Let the worker end by itself, then make it end."""
+        done, _ = await asyncio.wait({worker}, timeout=SETTLE)
+        if not done:
+            worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in handled:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the cursor, hidden by the live tree
+            sys.stderr.flush()
+            os._exit(ExitCode.INTERRUPTED)
+        self._interrupted = True
+        self._stop.set()

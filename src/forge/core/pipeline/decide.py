@@ -122,7 +122,7 @@ def _advance(tick: Tick) -> None:
 
 
 def _with_status(tick: Tick, status: str) -> list[JobState]:
-    return [job for job in tick.jobs.values() if job.status == status]
+    return [job for one in tick.plan.jobs if (job := tick.jobs[one.name]).status == status]
 
 
 def _move_waiting(tick: Tick) -> None:

@@ -1,0 +1,216 @@
+"""The engine: one database, one artifact store, one runner, and what people do with runs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.artifacts.open import open_artifacts
+from forge.adapters.runners.process import ProcessRunner
+from forge.adapters.steps.base import PublishedArtifact, ReleaseClient
+from forge.core.pipeline.decide import new_run
+from forge.core.pipeline.state import RUN_FINAL, RunState
+from forge.engine.artifact_index import artifacts_of
+from forge.engine.machine import MachineKind
+from forge.engine.plans import Plans
+from forge.engine.project import Project
+from forge.engine.runs import KIND, RunMachine, encode_head, encode_parts, load_run
+from forge.engine.step_performing import StepPerformer
+from forge.engine.worker import Worker
+from forge.model.decision import Event
+from forge.model.diagnostics import did_you_mean
+from forge.model.errors import UsageError
+from forge.model.plan import Plan
+from forge.store.contract import Store, StoredEvent
+from forge.store.database import open_store
+
+_LOOK = 0.05
+"""Seconds between two looks at whether the work is to end."""
+_FOLLOW = 5.0
+
+
+class Engine:
+    """Everything that is done with runs in a project. Made by `Engine.open`."""
+
+    def __init__(
+        self,
+        project: Project,
+        store: Store,
+        artifacts: ArtifactStore,
+        runner: ProcessRunner,
+        *,
+        max_parallel: int,
+        lease_seconds: float,
+    ) -> None:
+        self.project = project
+        self.store = store
+        self.artifacts = artifacts
+        self.runner = runner
+        self.plans = Plans(store.documents)
+        self._max_parallel = max_parallel
+        self._lease_seconds = lease_seconds
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, project: Project, *, max_parallel: int = 4, lease_seconds: float = 10.0
+    ) -> AsyncIterator[Engine]:
+        """Open the project's database and artifact store. `max_parallel`: how many jobs of a run go on at once.
+
+        Raises UsageError for a URL that is wrong, DependencyFailed when the database is away.
+        """
+        project.state.mkdir(parents=True, exist_ok=True)
+        store = await open_store(project.database_url)
+        runner = ProcessRunner(scope=str(project.root))
+        try:
+            artifacts = open_artifacts(project.artifacts_url)
+            yield cls(project, store, artifacts, runner, max_parallel=max_parallel, lease_seconds=lease_seconds)
+        finally:
+            runner.close()
+            await store.close()
+
+    async def start_run(self, plan: Plan, *, actor: str, key: str = "") -> str:
+        """Pin the plan and create a run of it; return its id (`run-7`). The same non-empty `key` starts one run."""
+        await self.plans.pin(plan)
+        state = new_run(plan, "", actor=actor, at=await self.store.now())
+        created = Event(
+            "run_created", f"{actor} starts {plan.name}", {"actor": actor, "plan": state.plan_digest, "file": plan.file}
+        )
+        return await self.store.machines.create(
+            KIND, key, state.status, encode_head(state), encode_parts(state), events=(created,), id_prefix=KIND
+        )
+
+    async def run_state(self, run: str) -> tuple[RunState, Plan]:
+        """Return a run and its pinned plan. Raises UsageError if there is no such run."""
+        record = await self.store.machines.load(run)
+        if record is None or record.kind != KIND:
+            raise await self._unknown(run)
+        state = load_run(record)
+        plan = await self.plans.get(state.plan_digest)
+        ordered = {job.name: state.jobs[job.name] for job in plan.jobs if job.name in state.jobs}
+        return msgspec.structs.replace(state, jobs=ordered), plan
+
+    async def runs(self, limit: int = 50, *, statuses: tuple[str, ...] = ()) -> list[tuple[RunState, Plan]]:
+        """Return runs with their plans, newest first."""
+        records = await self.store.machines.newest(KIND, statuses=statuses, limit=limit)
+        return [await self.run_state(record.id) for record in records]
+
+    async def unfinished(self) -> list[str]:
+        """Return the ids of runs that are not final, oldest first."""
+        open_statuses = ("queued", "running", "waiting")
+        records = await self.store.machines.newest(KIND, statuses=open_statuses, limit=10_000)
+        return [record.id for record in reversed(records)]
+
+    async def approve(
+        self, run: str, job: str = "", *, actor: str, comment: str = "", inputs: Mapping[str, Any] | None = None
+    ) -> int:
+        """Say yes at a gate; return the command's id. Whether it counts is decided by the run and told by its events.
+
+        `job` may be left out when one job waits. Raises UsageError for a run or job that does not exist.
+        """
+        payload = {"comment": comment, "inputs": dict(inputs or {})}
+        return await self._send(run, "approve", job, payload, actor)
+
+    async def reject(self, run: str, job: str = "", *, actor: str, comment: str = "") -> int:
+        """Say no at a gate: the job ends as rejected."""
+        return await self._send(run, "reject", job, {"comment": comment}, actor)
+
+    async def cancel(self, run: str, job: str = "", *, actor: str, comment: str = "", force: bool = False) -> int:
+        """Ask for the run, or one of its jobs, to stop. Steps that always run still do, unless `force`."""
+        return await self._send(run, "cancel", job, {"comment": comment, "force": force}, actor)
+
+    async def retry(self, run: str, *, actor: str) -> int:
+        """Do again what did not succeed and what depends on it. Raises UsageError for a run that is not final."""
+        state, _ = await self.run_state(run)
+        if state.status not in RUN_FINAL:
+            raise UsageError(
+                f"{run} is still {state.status}", hint=f"wait for it, or stop it with `forge cancel {run}`"
+            )
+        if state.status == "succeeded":
+            raise UsageError(f"every job of {run} succeeded; there is nothing to do again")
+        return await self.store.inbox.send(run, "retry", actor, {})
+
+    async def work(
+        self,
+        until: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        only: tuple[str, ...] = (),
+        kinds: tuple[MachineKind, ...] | None = None,
+    ) -> None:
+        """Be a worker in this process until `until` is true (None: for ever), on the machines in `only` or on all.
+
+        Leaving early is safe at any time: what is under way is stopped, and run again by the next worker.
+        """
+        worker = Worker(self.store, kinds or self.kinds(), lease_seconds=self._lease_seconds)
+        stop = asyncio.Event()
+        working = asyncio.create_task(worker.run(stop, only))
+        try:
+            while not working.done():
+                if until is not None and await until():
+                    break
+                await asyncio.wait({working}, timeout=_LOOK if until else None)
+        finally:
+            stop.set()
+            await working
+
+    def kinds(self) -> tuple[MachineKind, ...]:
+        """Return the kinds of machines that a worker of this project tends."""
+        releases, environments = _release_parts(self)
+        steps = StepPerformer(self.store, self.project, self.artifacts, self.runner, releases)
+        runs = RunMachine(self.store, self.plans, steps, max_parallel=self._max_parallel)
+        return (runs, *environments)
+
+    async def follow(self, machine: str | None, after: int = 0) -> AsyncIterator[StoredEvent]:
+        """Yield the events of a machine (None: of all) after that number, for ever, as they come."""
+        while True:
+            events = await self.store.log.read(machine, after=after)
+            for event in events:
+                after = event.seq
+                yield event
+            if not events:
+                await self.store.wait_for_events(_FOLLOW)
+
+    async def artifacts_of(self, run: str) -> list[PublishedArtifact]:
+        """Return what a run published, oldest first."""
+        return await artifacts_of(self.store.documents, run)
+
+    def step_logs(self, state: RunState) -> list[tuple[str, int, str, Path]]:
+        """Return (job, attempt, step, path) of every log of the run that there is, in order of the jobs."""
+        found = []
+        for job in state.jobs.values():
+            for attempt in range(1, job.attempt + 1):
+                for step in job.steps:
+                    path = self.project.step_log(state.id, job.name, attempt, step)
+                    if path.exists():
+                        found.append((job.name, attempt, step, path))
+        return found
+
+    async def _send(self, run: str, kind: str, job: str, payload: dict[str, Any], actor: str) -> int:
+        state, plan = await self.run_state(run)
+        if job:
+            names = tuple(one.name for one in plan.jobs)
+            if job not in names:
+                raise UsageError(f"{state.id} has no job `{job}`", hint=did_you_mean(job, names))
+            payload = {**payload, "job": job}
+        return await self.store.inbox.send(run, kind, actor, payload)
+
+    async def _unknown(self, run: str) -> UsageError:
+        known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))
+        hint = did_you_mean(run, known) if known else "no run was started in this project yet"
+        return UsageError(f"there is no run `{run}`", hint=hint)
+
+
+def _release_parts(engine: Engine) -> tuple[ReleaseClient, tuple[MachineKind, ...]]:
+    """Return how steps ask for releases, and the kinds of machines that perform them."""
+    if importlib.util.find_spec("forge.engine.releases") is None:
+        return cast("ReleaseClient", None), ()
+    from forge.engine.releases import EngineReleases, EnvironmentMachine
+
+    return EngineReleases(engine.store), (EnvironmentMachine(engine.store, engine.project),)

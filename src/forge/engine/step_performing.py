@@ -1,0 +1,216 @@
+"""Performing one step: workspace, environment, log, and what its result means to the run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.masking import Masker, StepLog
+from forge.adapters.paths import inside
+from forge.adapters.runners.base import Runner
+from forge.adapters.steps import registry
+from forge.adapters.steps.base import ReleaseClient, StepContext, StepResult
+from forge.adapters.steps.private import process_key
+from forge.core.pipeline.keys import StepKey
+from forge.core.pipeline.state import RunState
+from forge.core.pipeline.variables import has_expression
+from forge.engine import secrets, step_environment
+from forge.engine.artifact_index import RunArtifacts
+from forge.engine.project import Project
+from forge.engine.workspaces import WorkspaceGone, Workspaces
+from forge.model.decision import Action, Outcome
+from forge.model.errors import ForgeError
+from forge.model.plan import JobPlan, Plan, StepPlan
+from forge.model.units import format_duration
+from forge.store.contract import Store
+
+Say = Callable[[str], None]
+_AGAIN = "--- Forge was stopped while this step was under way; it is run again ---"
+_SECRETS_KEPT = 64
+
+
+class StepPerformer:
+    """Performs steps for the machines of runs."""
+
+    def __init__(
+        self, store: Store, project: Project, artifacts: ArtifactStore, runner: Runner, releases: ReleaseClient
+    ) -> None:
+        self._store = store
+        self._project = project
+        self._artifacts = artifacts
+        self._runner = runner
+        self._releases = releases
+        self._workspaces = Workspaces(project, artifacts)
+        self._secrets: dict[str, tuple[dict[str, str], Masker]] = {}
+
+    async def perform(self, plan: Plan, run: RunState, action: Action) -> Outcome:
+        """Perform a `step` action. Cancelling the task ends the step's processes before it is over."""
+        payload = action.payload
+        key = StepKey(payload["job"], payload["attempt"], payload["step"], payload["step_attempt"])
+        job = plan.job(key.job)
+        step = next(step for step in job.steps if step.id == key.step)
+        begun = self._project.step_log(run.id, key.job, key.attempt, f"{key.step}.{key.step_attempt}.begun")
+        again = begun.exists()
+        if again:
+            await self._runner.kill(process_key(run.id, action.key))
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+        outcome = await self._with_log(plan, run, action, job, step, key, again=again)
+        begun.unlink(missing_ok=True)
+        return outcome
+
+    async def _with_log(
+        self, plan: Plan, run: RunState, action: Action, job: JobPlan, step: StepPlan, key: StepKey, *, again: bool
+    ) -> Outcome:
+        try:
+            values, masker = await self._secrets_of(plan)
+        except ForgeError as error:
+            return _error(action, error)
+        path = self._project.step_log(run.id, key.job, key.attempt, key.step)
+        with StepLog(path, masker) as log:
+            if again:
+                log.say(_AGAIN)
+            try:
+                context = await self._context(plan, run, action, job, step, key, values, log)
+                result = await _within(step.timeout, registry.step(context.step.kind).run(context))
+            except WorkspaceGone as gone:
+                return Outcome(action.key, "error", time.time(), str(gone), {"workspace_gone": True})
+            except ForgeError as error:
+                log.say(f"forge: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+                return _error(action, error, log.mask)
+            except Exception as error:
+                log.say("forge: this step could not be performed\n" + traceback.format_exc())
+                return _error(action, error, log.mask)
+            return _outcome(action, result, log)
+
+    async def _secrets_of(self, plan: Plan) -> tuple[dict[str, str], Masker]:
+        """Return the values and what masks them, fetched once a plan: a thousand steps ask a vault once."""
+        if not plan.secrets:
+            return {}, Masker()
+        known = self._secrets.get(plan.digest)
+        if known is None:
+            values = await secrets.resolve(plan.secrets, self._project.root)
+            known = self._secrets[plan.digest] = (values, Masker(values))
+            while len(self._secrets) > _SECRETS_KEPT:
+                self._secrets.pop(next(iter(self._secrets)))
+        return known
+
+    async def _context(
+        self,
+        plan: Plan,
+        run: RunState,
+        action: Action,
+        job: JobPlan,
+        step: StepPlan,
+        key: StepKey,
+        values: Mapping[str, str],
+        log: StepLog,
+    ) -> StepContext:
+        """Return everything the step may use. Raises WorkspaceGone, ForgeError."""
+        workspace = await self._workspaces.prepare(plan, run.id, job, run.jobs[job.name], key.attempt)
+        known = dict(action.payload.get("variables") or {})
+        declared = step_environment.declared(plan, job, step, known, _interpolate)
+        known["env"] = {**known.get("env", {}), **declared}
+        config = _interpolated(step.config, known)
+        folder = _interpolate(step.working_directory or job.working_directory, known)
+        env = {
+            **step_environment.base(),
+            **declared,
+            **values,
+            **step_environment.of_forge(plan, run, job, step, key),
+            "FORGE_WORKSPACE": str(workspace),
+        }
+        return StepContext(
+            key=process_key(run.id, action.key),
+            run=run.id,
+            plan=plan,
+            job=job,
+            step=msgspec.structs.replace(step, config=config),
+            attempt=key.step_attempt,
+            actor=run.actor,
+            workspace=workspace,
+            cwd=_cwd(workspace, folder),
+            env=env,
+            output=log,
+            say=log.say,
+            runner=self._runner,
+            artifacts=self._artifacts,
+            index=RunArtifacts(self._store.documents, key.attempt),
+            releases=self._releases,
+            project=self._project.root,
+            cache=self._project.cache,
+            now=time.time,
+        )
+
+
+async def _within(timeout: float | None, work: Awaitable[StepResult]) -> StepResult:
+    """Await the step, at most for its timeout; it is cancelled like by a person, so that nothing survives."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return StepResult("timed_out", f"did not end within {format_duration(timeout or 0.0)} and was stopped")
+
+
+def _cwd(workspace: Path, folder: str) -> Path:
+    return inside(workspace, folder) if folder else workspace
+
+
+def _interpolate(text: str, known: Mapping[str, Any]) -> str:
+    if not has_expression(text):
+        return text
+    from forge.core.pipeline.expressions import interpolate
+
+    return interpolate(text, known)
+
+
+def _interpolated(value: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        return _interpolate(value, known)
+    if isinstance(value, dict):
+        return {name: _interpolated(inner, known) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_interpolated(inner, known) for inner in value]
+    return value
+
+
+def _outcome(action: Action, result: StepResult, log: StepLog) -> Outcome:
+    message = log.mask(result.message)
+    if log.problem:
+        message = f"{message}; {log.problem}" if message else log.problem
+    data: dict[str, Any] = {}
+    if result.exit_code is not None:
+        data["exit_code"] = result.exit_code
+    if result.peak_memory is not None:
+        data["peak_memory"] = result.peak_memory
+    if result.outputs:
+        data["outputs"] = _masked(result.outputs, log.mask)
+    return Outcome(action.key, result.outcome, time.time(), message, data)
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return outputs as plain JSON data without secrets: they go into the database."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {str(name): _masked(inner, mask) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(inner, mask) for inner in value]
+    return value
+
+
+def _error(action: Action, error: Exception, mask: Callable[[str], str] = str) -> Outcome:
+    text = error.message if isinstance(error, ForgeError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ForgeError) and error.hint:
+        text = f"{text}; {error.hint}"
+    return Outcome(action.key, "error", time.time(), mask(text))

@@ -1,0 +1,55 @@
+"""`envoy` signals of the one-machine target: what the proxy counted and what the processes use, together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from forge.adapters.routers.envoy_admin import EnvoyAdmin
+from forge.adapters.signals.envoy import EnvoyCounters
+from forge.adapters.signals.process import ProcessUsage
+from forge.adapters.targets.local.client import AgentClient
+from forge.adapters.targets.local.folders import admin_socket
+from forge.model.traffic import Sample
+
+
+class LocalSignals:
+    """Reads one environment. A version that the target does not know is missing from the answer."""
+
+    def __init__(self, client: AgentClient, *, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._clock = clock
+        self._counters = EnvoyCounters()
+        self._usage = ProcessUsage()
+
+    async def read(self, version_ids: list[str]) -> dict[str, Sample]:
+        """Return one sample a version. See Signals."""
+        running = await self._client.ask("processes")
+        known = [version for version in version_ids if version in running["versions"]]
+        admin = EnvoyAdmin(admin_socket(self._client.folder.runtime()))
+        counters = await self._counters.read(admin, running["proxy"], known)
+        usage = await asyncio.to_thread(self._usage.read, running["versions"], known)
+        now = self._clock()
+        return {
+            version: Sample(
+                at=now,
+                requests=counters[version].requests,
+                errors=counters[version].errors,
+                latency=counters[version].latency,
+                cpu_seconds=usage[version].cpu_seconds,
+                memory=usage[version].memory,
+            )
+            for version in known
+        }
+
+    def state(self) -> dict[str, object]:
+        """Return JSON data for `restore`. See Signals."""
+        return {"envoy": self._counters.state(), "process": self._usage.state()}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on from `state`. See Signals."""
+        saved = cast("dict[str, Any]", state)
+        self._counters.restore(saved.get("envoy", {}))
+        self._usage.restore(saved.get("process", {}))

@@ -1,0 +1,1 @@
+"""The one-machine target: replicas as supervised processes behind Envoy."""

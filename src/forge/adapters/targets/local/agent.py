@@ -1,0 +1,107 @@
+"""The agent of one environment: a process of its own, detached from Forge, that looks after replicas and proxy.
+
+Started by `client.py` as `python -m forge.adapters.targets.local.agent FOLDER`. There is at most one for a
+folder (it holds a lock). It may be killed at any time: replicas and proxy go on, and the next one adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from forge.adapters.targets.local.folders import EnvironmentFolder, agent_socket
+from forge.adapters.targets.local.operations import Operations
+from forge.adapters.targets.local.supervisor import Supervisor, forgotten
+
+_LINE_LIMIT = 64 * 1024 * 1024
+
+
+def main(arguments: list[str]) -> int:
+    """Detach, and be the agent of the folder in `arguments`; the caller's process returns at once."""
+    folder = EnvironmentFolder(Path(arguments[0]))
+    # Twice: the caller neither gets a zombie, nor finds the agent among its descendants.
+    if os.fork() > 0:
+        return 0
+    os.setsid()
+    if os.fork() > 0:
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o077)
+    try:
+        be_agent(folder)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def be_agent(folder: EnvironmentFolder) -> None:
+    """Be the agent, unless there is one already."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    asyncio.run(serve(folder))
+
+
+async def serve(folder: EnvironmentFolder) -> None:
+    """Adopt what there is, answer requests, and look after everything until told to leave."""
+    supervisor = Supervisor(folder)
+    leaving = asyncio.Event()
+    operations = Operations(supervisor, leaving.set)
+    answering: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        answering.add(task)
+        try:
+            while line := await reader.readline():
+                writer.write(await operations.answer(line))
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass
+        finally:
+            answering.discard(task)
+            writer.close()
+
+    supervisor.adopt()
+    path = agent_socket(supervisor.runtime)
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(connected, str(path), limit=_LINE_LIMIT)
+    looking_after = asyncio.create_task(supervisor.run())
+    told = asyncio.create_task(leaving.wait())
+    await asyncio.wait({looking_after, told}, return_when=asyncio.FIRST_COMPLETED)
+    server.close()
+    path.unlink(missing_ok=True)
+    if looking_after.done() and looking_after.exception() is not None:
+        raise looking_after.exception()  # type: ignore[misc]
+    if supervisor.state.stopping:
+        _clear(supervisor)
+    if answering:
+        await asyncio.wait(answering, timeout=1.0)
+    looking_after.cancel()
+
+
+def _clear(supervisor: Supervisor) -> None:
+    """Leave nothing of an environment that was taken down but its token, its port and its logs."""
+    supervisor.state = forgotten(supervisor.state)
+    supervisor.save()
+    shutil.rmtree(supervisor.folder.versions, ignore_errors=True)
+    for name in ("eds", "cds", "rds"):
+        shutil.rmtree(supervisor.folder.envoy / name, ignore_errors=True)
+    shutil.rmtree(supervisor.runtime, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,216 @@
+"""What to do next for replicas: pure functions from state and time to state and actions.
+
+The agent calls the `on_…` functions with what it saw, then `reconcile`; it performs the actions and saves
+the state before a started replica may run its command.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from forge.adapters.targets.local.processes import ProcessIdentity
+from forge.adapters.targets.local.state import AgentState, Replica, Wish
+from forge.model.traffic import ReplicaCount
+
+STEADY = 10.0
+"""A replica that was ready for so many seconds starts its back-off anew."""
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that the agent has to do for one replica."""
+
+    kind: Literal["start", "terminate", "kill"]
+    key: str
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """The next state, what to do, and when to look again at the latest (None: when something happens)."""
+
+    state: AgentState
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+
+
+def reconcile(state: AgentState, now: float, idle: frozenset[str] = frozenset()) -> Reconciled:
+    """Bring replicas towards what is wanted. `idle`: draining replicas that have nothing in flight any more."""
+    replicas = dict(state.replicas)
+    actions: list[Action] = []
+    for version, wish in state.wishes.items():
+        wanted = 0 if wish.removing or state.stopping else wish.replicas
+        _scale(version, wanted, replicas, now)
+    wakes: list[float] = []
+    for key, replica in list(replicas.items()):
+        wish_of = state.wishes.get(replica.version)
+        grace = wish_of.config.stop_grace if wish_of else 0.0
+        drain = wish_of.config.drain if wish_of and key not in idle else 0.0
+        after, action, wake = _advance(replica, grace, drain, now)
+        if after is None:
+            del replicas[key]
+        else:
+            replicas[key] = after
+        if action is not None:
+            actions.append(action)
+        if wake is not None:
+            wakes.append(wake)
+    wishes = {
+        version: wish
+        for version, wish in state.wishes.items()
+        if not (wish.removing or state.stopping) or any(r.version == version for r in replicas.values())
+    }
+    after_all = replace(state, wishes=wishes, replicas=replicas)
+    return Reconciled(after_all, tuple(actions), min(wakes, default=None))
+
+
+def _scale(version: str, wanted: int, replicas: dict[str, Replica], now: float) -> None:
+    """Add replicas that lack; send away the ones too many, the least useful and the youngest first."""
+    here = [r for r in replicas.values() if r.version == version]
+    staying = [r for r in here if r.phase in ("waiting", "running")]
+    for replica in sorted(staying, key=lambda r: (r.ready, -r.number))[: max(0, len(staying) - wanted)]:
+        replicas[replica.key] = replace(replica, phase="draining", since=now, ready=False, message="")
+    taken = {r.number for r in here}
+    number = 1
+    for _ in range(wanted - len(staying)):
+        while number in taken:
+            number += 1
+        taken.add(number)
+        added = Replica(version=version, number=number, retry_at=now, since=now, message="starting")
+        replicas[added.key] = added
+
+
+def _advance(
+    replica: Replica, grace: float, drain: float, now: float
+) -> tuple[Replica | None, Action | None, float | None]:
+    """Take one replica one step on: what it is now (None: gone), what to do, when to look again."""
+    if replica.phase == "waiting":
+        if now >= replica.retry_at:
+            return replica, Action("start", replica.key), None
+        return replica, None, replica.retry_at
+    if replica.phase == "running":
+        return replica, None, None
+    if replica.process is None:
+        return None, None, None
+    if replica.phase == "draining":
+        if now < replica.since + drain:
+            return replica, None, replica.since + drain
+        return replace(replica, phase="stopping", since=now), Action("terminate", replica.key), now + grace
+    if not replica.killed and now >= replica.since + grace:
+        return replace(replica, killed=True), Action("kill", replica.key), None
+    return replica, None, None if replica.killed else replica.since + grace
+
+
+def on_started(state: AgentState, key: str, process: ProcessIdentity, port: int, now: float) -> AgentState:
+    """A replica's process exists (it waits for the go byte)."""
+    return _put(
+        state,
+        replace(
+            state.replicas[key], phase="running", process=process, port=port, started_at=now, since=now,
+            ready=False, ready_since=None, failures=0, killed=False, message="started, not ready yet",
+        ),
+    )  # fmt: skip
+
+
+def on_start_failed(state: AgentState, key: str, reason: str, now: float) -> AgentState:
+    """A replica's process could not be made."""
+    return _put(state, _back_off(state, state.replicas[key], reason, now))
+
+
+def on_exit(state: AgentState, key: str, how: str, log_tail: str, now: float) -> AgentState:
+    """A replica's process ended: expected while it is stopping, else to be started again after a delay."""
+    replica = state.replicas.get(key)
+    if replica is None:
+        return state
+    if replica.phase in ("draining", "stopping"):
+        return _put(state, replace(replica, process=None, phase="stopping", ready=False))
+    steady = replica.ready_since is not None and now - replica.ready_since >= STEADY
+    calm = replace(replica, crashes=0) if steady else replica
+    text = f"replica {replica.number} {how} after {max(0.0, now - replica.started_at):.1f}s"
+    if log_tail:
+        text += f"; last log lines: {log_tail}"
+    after = _back_off(state, calm, text, now)
+    return _put(state, replace(after, restarts=replica.restarts + 1))
+
+
+def _back_off(state: AgentState, replica: Replica, reason: str, now: float) -> Replica:
+    wish = state.wishes.get(replica.version)
+    first, most = (wish.config.restart_delay, wish.config.restart_max_delay) if wish else (0.5, 30.0)
+    # Doubling is bounded by the exponent too: 2.0**1025 would overflow a float after a long outage.
+    delay = min(most, first * 2.0 ** min(replica.crashes, 32))
+    return replace(
+        replica, phase="waiting", process=None, ready=False, ready_since=None, failures=0, since=now,
+        crashes=replica.crashes + 1, retry_at=now + delay, message=f"{reason}; restarting in {delay:.1f}s",
+    )  # fmt: skip
+
+
+def on_probe(state: AgentState, key: str, reason: str | None, now: float) -> AgentState:
+    """A readiness probe answered: `reason` is why it failed, None: it passed."""
+    replica = state.replicas.get(key)
+    if replica is None or replica.phase != "running":
+        return state
+    if reason is None:
+        since = replica.ready_since if replica.ready and replica.ready_since is not None else now
+        return _put(state, replace(replica, ready=True, ready_since=since, failures=0, message=""))
+    wish = state.wishes.get(replica.version)
+    allowed = wish.config.ready.failures if wish else 1
+    failures = min(replica.failures + 1, max(1, allowed))
+    still = replica.ready and failures < allowed
+    message = f"replica {replica.number} is not ready: {reason}"
+    return _put(
+        state,
+        replace(
+            replica, ready=still, ready_since=replica.ready_since if still else None, failures=failures,
+            message="" if still else message,
+        ),
+    )  # fmt: skip
+
+
+def want(state: AgentState, wish: Wish) -> AgentState:
+    """Wish for a version; one that was on its way out comes back."""
+    return replace(state, wishes={**state.wishes, wish.version.id: wish})
+
+
+def unwant(state: AgentState, version: str) -> AgentState:
+    """Send a version away; an unknown one is fine."""
+    wish = state.wishes.get(version)
+    if wish is None:
+        return state
+    return replace(state, wishes={**state.wishes, version: replace(wish, removing=True)})
+
+
+def adopt(state: AgentState, alive: set[str], now: float) -> AgentState:
+    """Take over from an agent that is gone: replicas not in `alive` are treated as having exited."""
+    for key, replica in state.replicas.items():
+        if replica.process is not None and key not in alive:
+            state = on_exit(state, key, "was gone when the agent came back", "", now)
+    return state
+
+
+def count(state: AgentState) -> dict[str, ReplicaCount]:
+    """Return what runs of each version."""
+    counts = {}
+    for version, wish in state.wishes.items():
+        here = [r for r in state.replicas.values() if r.version == version]
+        staying = [r for r in here if r.phase in ("waiting", "running")]
+        messages = [r.message for r in sorted(staying, key=lambda r: r.number) if not r.ready and r.message]
+        counts[version] = ReplicaCount(
+            desired=0 if wish.removing or state.stopping else wish.replicas,
+            running=sum(1 for r in staying if r.process is not None),
+            ready=sum(1 for r in staying if r.ready),
+            message=messages[0] if messages else "",
+            restarts=sum(r.restarts for r in here),
+        )
+    return counts
+
+
+def endpoints(state: AgentState, version: str) -> tuple[list[int], list[int]]:
+    """Return the ports that get requests, and the ports that only finish what they have."""
+    here = sorted((r for r in state.replicas.values() if r.version == version), key=lambda r: r.number)
+    ready = [r.port for r in here if r.phase == "running" and r.ready]
+    leaving = [r.port for r in here if r.phase == "draining" and r.process is not None]
+    return ready, leaving
+
+
+def _put(state: AgentState, replica: Replica) -> AgentState:
+    return replace(state, replicas={**state.replicas, replica.key: replica})

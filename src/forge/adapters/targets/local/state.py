@@ -1,0 +1,82 @@
+"""What the agent of one environment knows: what is wanted, and what it has seen. Saved at each change."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from forge.adapters.targets.local.processes import ProcessIdentity
+from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig
+from forge.model.traffic import TrafficTable, Version
+
+Phase = Literal["waiting", "running", "draining", "stopping"]
+"""`waiting`: to be started at `retry_at`. `draining`: leaves the proxy. `stopping`: was sent TERM."""
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """One replica. Times are the agent's clock (seconds since the epoch)."""
+
+    version: str
+    number: int
+    phase: Phase = "waiting"
+    port: int = 0
+    """Kept over restarts; 0: not chosen yet."""
+    process: ProcessIdentity | None = None
+    started_at: float = 0.0
+    ready: bool = False
+    ready_since: float | None = None
+    failures: int = 0
+    """Probes that failed in a row."""
+    message: str = ""
+    """Why it is not ready."""
+    restarts: int = 0
+    crashes: int = 0
+    """Exits in a row without a good while in between: how far back-off has grown."""
+    retry_at: float = 0.0
+    since: float = 0.0
+    """When its phase began."""
+    killed: bool = False
+    """KILL was sent."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the environment."""
+        return f"{self.version}/{self.number}"
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A version that is wanted, or, with `removing`, still has replicas that are on their way out."""
+
+    version: Version
+    config: LocalTargetConfig
+    replicas: int
+    removing: bool = False
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """The environment's Envoy. `table_versions` are the tables that were handed to it, by RDS version."""
+
+    config: EnvoyRouterConfig = EnvoyRouterConfig()
+    port: int = 0
+    process: ProcessIdentity | None = None
+    restarts: int = 0
+    crashes: int = 0
+    started_at: float = 0.0
+    retry_at: float = 0.0
+    message: str = ""
+    serial: int = 0
+    """Grows with every file that is written for it."""
+    tables: dict[str, TrafficTable] = {}
+
+
+class AgentState(msgspec.Struct, frozen=True):
+    """All of it. `token` is the largest fencing token that was seen."""
+
+    environment: str = ""
+    token: int = 0
+    wishes: dict[str, Wish] = {}
+    replicas: dict[str, Replica] = {}
+    proxy: Proxy = Proxy()
+    stopping: bool = False
+    """Everything is to go, the agent too."""

@@ -161,18 +161,18 @@ def _decode(text: str | bytes, file: str) -> str:
     size = len(text)
     if size > MAX_BYTES:
         message = f"the file is {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read"
-        raise InvalidConfiguration((
-            Diagnostic("too-large", message, file=file, hint="split it into templates that it includes"),
-        ))
+        raise InvalidConfiguration(
+            (Diagnostic("too-large", message, file=file, hint="split it into templates that it includes"),)
+        )
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as wrong:
             line = text.count(b"\n", 0, wrong.start) + 1
             message = f"byte 0x{text[wrong.start]:02x} at line {line} is not UTF-8"
-            raise InvalidConfiguration((
-                Diagnostic("encoding", message, file=file, hint="save the file as UTF-8"),
-            )) from None
+            raise InvalidConfiguration(
+                (Diagnostic("encoding", message, file=file, hint="save the file as UTF-8"),)
+            ) from None
     elif any("\ud800" <= letter <= "\udfff" for letter in text):
         raise InvalidConfiguration((Diagnostic("encoding", "the text is not valid Unicode", file=file),))
     # One kind of line end, and only it: libyaml also counts others, and the caret must stand on the right line.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.core.pipeline.decide import decide
-from forge.core.pipeline.keys import ASK, FREE
+from forge.core.pipeline.keys import ASK, FREE, SAVE
 from forge.core.pipeline.slots import places_waited_for
 from forge.core.pipeline.state import JobState, RunState
 from forge.engine.plans import Plans
@@ -96,7 +95,7 @@ class RunMachine:
         )
 
     async def perform(self, action: Action, state: RunState, claim: Claim) -> Outcome:
-        """Run a step, ask for a place in a group, or give it back."""
+        """Run a step, ask for a place in a group, give it back, or keep caches. `at` 0: the worker's clock says."""
         del claim
         payload = action.payload
         if action.kind == "step":
@@ -104,11 +103,14 @@ class RunMachine:
         if action.kind == ASK:
             when_busy = "cancel_running" if payload["cancel_running"] else "queue"
             position = await self._place(payload["group"], payload["holder"], payload["limit"], when_busy)
-            return Outcome(action.key, "succeeded", time.time(), data={"position": position})
+            return Outcome(action.key, "succeeded", 0.0, data={"position": position})
         if action.kind == FREE:
             await self._store.slots.free(payload["group"], payload["holder"])
-            return Outcome(action.key, "succeeded", time.time())
-        return Outcome(action.key, "error", time.time(), f"nobody performs `{action.kind}`")
+            return Outcome(action.key, "succeeded", 0.0)
+        if action.kind == SAVE:
+            await self._steps.save_caches(state.id, payload["job"], payload["attempt"])
+            return Outcome(action.key, "succeeded", 0.0)
+        return Outcome(action.key, "error", 0.0, f"nobody performs `{action.kind}`")
 
     async def _place(self, group: str, holder: str, limit: int, when_busy: str) -> int:
         """Ask for a place, which may be asked again and again; return the position in the queue, 0 for a place."""

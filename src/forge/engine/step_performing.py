@@ -17,6 +17,7 @@ from forge.adapters.paths import inside
 from forge.adapters.runners.base import Runner
 from forge.adapters.steps import registry
 from forge.adapters.steps.base import ReleaseClient, StepContext, StepResult
+from forge.adapters.steps.cache import save_caches
 from forge.adapters.steps.private import process_key
 from forge.core.pipeline.keys import StepKey
 from forge.core.pipeline.state import RunState
@@ -66,6 +67,13 @@ class StepPerformer:
         begun.unlink(missing_ok=True)
         return outcome
 
+    async def save_caches(self, run: str, job: str, attempt: int) -> None:
+        """Keep what the cache steps of a job that succeeded have marked."""
+        workspace = self._project.workspace(run, job, attempt)
+        if workspace.is_dir():
+            with StepLog(self._project.step_log(run, job, attempt, "caches")) as log:
+                await save_caches(workspace, self._project.cache, log.say)
+
     async def _with_log(
         self, plan: Plan, run: RunState, action: Action, job: JobPlan, step: StepPlan, key: StepKey, *, again: bool
     ) -> Outcome:
@@ -81,7 +89,7 @@ class StepPerformer:
                 context = await self._context(plan, run, action, job, step, key, values, log)
                 result = await _within(step.timeout, registry.step(context.step.kind).run(context))
             except WorkspaceGone as gone:
-                return Outcome(action.key, "error", time.time(), str(gone), {"workspace_gone": True})
+                return Outcome(action.key, "error", 0.0, str(gone), {"workspace_gone": True})
             except ForgeError as error:
                 log.say(f"forge: {error.message}" + (f" ({error.hint})" if error.hint else ""))
                 return _error(action, error, log.mask)
@@ -195,7 +203,7 @@ def _outcome(action: Action, result: StepResult, log: StepLog) -> Outcome:
         data["peak_memory"] = result.peak_memory
     if result.outputs:
         data["outputs"] = _masked(result.outputs, log.mask)
-    return Outcome(action.key, result.outcome, time.time(), message, data)
+    return Outcome(action.key, result.outcome, 0.0, message, data)
 
 
 def _masked(value: Any, mask: Callable[[str], str]) -> Any:
@@ -213,4 +221,4 @@ def _error(action: Action, error: Exception, mask: Callable[[str], str] = str) -
     text = error.message if isinstance(error, ForgeError) else f"{type(error).__name__}: {error}"
     if isinstance(error, ForgeError) and error.hint:
         text = f"{text}; {error.hint}"
-    return Outcome(action.key, "error", time.time(), mask(text))
+    return Outcome(action.key, "error", 0.0, mask(text))

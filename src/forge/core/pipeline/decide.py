@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from forge.core.pipeline.commands import apply_command
 from forge.core.pipeline.job_rules import end_unstarted, may_restart, move, restart, settle
-from forge.core.pipeline.keys import SlotKey, StepKey, parse
+from forge.core.pipeline.keys import SAVE, SideKey, StepKey, parse
 from forge.core.pipeline.plan_index import index_of
 from forge.core.pipeline.slots import ask, free_run_slot, free_slot, place_after, slot_after, waits_for_slot
 from forge.core.pipeline.state import JOB_FINAL, RUN_FINAL, JobState, RunState
@@ -68,8 +68,8 @@ def _apply_outcome(tick: Tick, outcome: Outcome) -> None:
     key = parse(outcome.key)
     if isinstance(key, StepKey):
         _step_outcome(tick, key, outcome)
-    elif isinstance(key, SlotKey):
-        _slot_outcome(tick, key, outcome)
+    elif isinstance(key, SideKey):
+        (_saved if key.kind == SAVE else _slot_outcome)(tick, key, outcome)
 
 
 def _step_outcome(tick: Tick, key: StepKey, outcome: Outcome) -> None:
@@ -87,7 +87,7 @@ def _step_outcome(tick: Tick, key: StepKey, outcome: Outcome) -> None:
     apply_outcome(tick, plan_job, job, step, outcome)
 
 
-def _slot_outcome(tick: Tick, key: SlotKey, outcome: Outcome) -> None:
+def _slot_outcome(tick: Tick, key: SideKey, outcome: Outcome) -> None:
     if not key.job:
         try:
             tick.change_run(slot=slot_after(tick, tick.run.slot, key, outcome))
@@ -109,6 +109,14 @@ def _slot_outcome(tick: Tick, key: SlotKey, outcome: Outcome) -> None:
         job = tick.change(job, slot=slot)
         if job.status in JOB_FINAL:
             free_slot(tick, job)
+
+
+def _saved(tick: Tick, key: SideKey, outcome: Outcome) -> None:
+    job = tick.jobs.get(key.job)
+    if job is not None and job.saving and job.attempt == key.attempt:
+        if outcome.result != "succeeded":
+            tick.tell("caches_not_saved", f"{job.name}: its caches were not kept: {outcome.message}", job=job.name)
+        tick.change(job, saving=False)
 
 
 def _advance(tick: Tick) -> None:
@@ -200,9 +208,10 @@ def _set_status(tick: Tick, status: str, waits_for: str) -> None:
 
 def _end(tick: Tick, statuses: set[str]) -> None:
     free_run_slot(tick)
-    if tick.run.slot is not None or any(job.slot is not None for job in tick.jobs.values()):
+    unfinished = tick.run.slot is not None or any(job.slot is not None for job in tick.jobs.values())
+    if unfinished or any(job.saving for job in tick.jobs.values()):
         status = tick.run.status if tick.run.status == "queued" else "running"
-        _set_status(tick, status, _GIVING_BACK)
+        _set_status(tick, status, _GIVING_BACK if unfinished else "caches to be kept for later runs")
         return
     result = _final_status(tick.run, statuses)
     first = next((job for job in tick.jobs.values() if job.status == result and job.message), None)

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from forge.core.pipeline.gates import APPROVE, open_gate, watch_gate
-from forge.core.pipeline.keys import StepKey
+from forge.core.pipeline.keys import SAVE, SideKey, StepKey
 from forge.core.pipeline.slots import ask, free_slot, place_after, waits_for_slot
 from forge.core.pipeline.state import JOB_FINAL, STEP_FINAL, JobState, StepState
 from forge.core.pipeline.step_rules import backoff, end_main, start_step, with_step
@@ -247,6 +247,9 @@ def _finish(tick: Tick, plan_job: JobPlan, job: JobState) -> JobState:
     job = tick.change(job, status=status, finished_at=tick.now, waits_for="", deadline=None)
     text = f"{job.name} {_said(status)}" + (f": {job.message}" if job.message else "")
     tick.tell("job_finished", text, job=job.name, status=status, attempt=job.attempt)
+    if status == "succeeded" and any(step.kind == "cache" for step in plan_job.steps):
+        tick.act(SideKey(SAVE, job.name, job.attempt), SAVE, {"job": job.name, "attempt": job.attempt})
+        job = tick.change(job, saving=True)
     return free_slot(tick, job)
 
 

@@ -1,7 +1,8 @@
 """Action keys: unique in a run, readable in a log, and parsed back from outcomes.
 
 `build#2/test#1` is attempt 1 of step `test` in attempt 2 of job `build`; `slot_ask:build@1` asks for the place
-of `build` in its group during the run's first attempt; `slot_ask:@1` does so for the run as a whole.
+of `build` in its group during the run's first attempt; `slot_ask:@1` does so for the run as a whole;
+`save_caches:build@2` keeps the caches of attempt 2 of `build`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 ASK = "slot_ask"
 FREE = "slot_free"
+SAVE = "save_caches"
 
 
 class StepKey(NamedTuple):
@@ -24,20 +26,22 @@ class StepKey(NamedTuple):
         return f"{self.job}#{self.attempt}/{self.step}#{self.step_attempt}"
 
 
-class SlotKey(NamedTuple):
-    """One request about a place in a group; `job` is empty for the run's own place."""
+class SideKey(NamedTuple):
+    """One request beside the steps; `job` is empty for the run's own place in a group.
+
+    `attempt` is the run's for places, the job's for caches."""
 
     kind: str
     job: str
-    run_attempt: int
+    attempt: int
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.job}@{self.run_attempt}"
+        return f"{self.kind}:{self.job}@{self.attempt}"
 
 
-def parse(key: str) -> StepKey | SlotKey | None:
+def parse(key: str) -> StepKey | SideKey | None:
     """Return what a key stands for, or None if no run has ever made such a key."""
-    return _parse_step(key) or _parse_slot(key)
+    return _parse_step(key) or _parse_side(key)
 
 
 def _parse_step(key: str) -> StepKey | None:
@@ -49,9 +53,9 @@ def _parse_step(key: str) -> StepKey | None:
     return StepKey(job, int(attempt), step, int(step_attempt))
 
 
-def _parse_slot(key: str) -> SlotKey | None:
-    rest, mark, run_attempt = key.rpartition("@")
+def _parse_side(key: str) -> SideKey | None:
+    rest, mark, attempt = key.rpartition("@")
     kind, colon, job = rest.partition(":")
-    if not (mark and colon and kind in {ASK, FREE} and run_attempt.isdecimal()):
+    if not (mark and colon and kind in {ASK, FREE, SAVE} and attempt.isdecimal()):
         return None
-    return SlotKey(kind, job, int(run_attempt))
+    return SideKey(kind, job, int(attempt))

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from forge.core.pipeline.keys import ASK, FREE, SlotKey
+from forge.core.pipeline.keys import ASK, FREE, SideKey
 from forge.core.pipeline.state import JobState, SlotState
 from forge.core.pipeline.tick import Tick
 from forge.core.pipeline.variables import has_expression, variables
@@ -44,7 +44,7 @@ def ask(tick: Tick, plan_job: JobPlan | None, concurrency: Concurrency) -> SlotS
         "group": group, "holder": holder_name(tick.run.id, name), "limit": concurrency.limit,
         "cancel_running": concurrency.when_busy == "cancel_running",
     }  # fmt: skip
-    tick.act(SlotKey(ASK, name, tick.run.attempt), ASK, payload)
+    tick.act(SideKey(ASK, name, tick.run.attempt), ASK, payload)
     return SlotState(group)
 
 
@@ -82,10 +82,10 @@ def free_run_slot(tick: Tick) -> None:
         tick.change_run(slot=replace(slot, state="freeing"))
 
 
-def slot_after(tick: Tick, slot: SlotState | None, key: SlotKey, outcome: Outcome) -> SlotState | None:
+def slot_after(tick: Tick, slot: SlotState | None, key: SideKey, outcome: Outcome) -> SlotState | None:
     """Return the slot after the outcome of a request about it. Raises ValueError if a place cannot be had."""
     expected = "asked" if key.kind == ASK else "freeing"
-    if slot is None or slot.state != expected or key.run_attempt != tick.run.attempt:
+    if slot is None or slot.state != expected or key.attempt != tick.run.attempt:
         return slot
     if key.kind == FREE:
         if outcome.result != "succeeded":
@@ -99,4 +99,4 @@ def slot_after(tick: Tick, slot: SlotState | None, key: SlotKey, outcome: Outcom
 
 def _give_back(tick: Tick, slot: SlotState, job: str) -> None:
     payload: dict[str, Any] = {"group": slot.group, "holder": holder_name(tick.run.id, job)}
-    tick.act(SlotKey(FREE, job, tick.run.attempt), FREE, payload)
+    tick.act(SideKey(FREE, job, tick.run.attempt), FREE, payload)

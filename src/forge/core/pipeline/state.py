@@ -91,6 +91,8 @@ class JobState(msgspec.Struct, frozen=True):
     """The first attempt that counts against the job's `retry` (`forge retry` and restarts move it)."""
     restarts: int = 0
     """How often the job began again because its workspace was gone."""
+    saving: bool = False
+    """The job succeeded and its caches are being kept for later jobs; the run is not over before."""
 
 
 class RunState(msgspec.Struct, frozen=True):

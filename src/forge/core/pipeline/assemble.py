@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from forge.core.pipeline import leaves
+from forge.core.pipeline.check_words import check_template
 from forge.core.pipeline.document import Document
 from forge.core.pipeline.draft import JobDraft, Place, draft_job
 from forge.core.pipeline.schema_environment import EnvironmentModel
@@ -66,6 +67,8 @@ def assemble(sources: Sources) -> Assembly:
     _check_names(assembly, checked.model)
     _collect_templates(assembly, checked.model)
     _collect_environments(assembly, checked.model)
+    for template, place in assembly.templates.values():
+        assembly.problems += check_template(template, place)
     assembly.parameters = {parameter.name: parameter for parameter in named_values(checked.model.parameters)}
     for name, job in checked.model.jobs.items():
         _draft(assembly, checked.model, name, job)

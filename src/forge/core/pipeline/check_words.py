@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from forge.core.pipeline import expressions
-from forge.core.pipeline.draft import JobDraft, Place
+from forge.core.pipeline.draft import JobDraft, Place, draft_steps
+from forge.core.pipeline.schema_pipeline import TemplateModel
 from forge.model.diagnostics import Diagnostic, did_you_mean
 from forge.model.plan import Parameter, StepPlan
 
@@ -45,6 +46,32 @@ def check_job(draft: JobDraft, scope: Scope) -> Iterator[Diagnostic]:
     for step, place in zip(draft.plan.steps, draft.steps, strict=True):
         yield from _step(step, place, replace(scope, steps=frozenset(done)))
         done |= {step.id, step.name}
+
+
+def check_template(template: TemplateModel, place: Place) -> Iterator[Diagnostic]:
+    """Yield what is wrong with a template whoever uses it: expressions, and parameters that it does not declare."""
+    known = tuple(template.parameters)
+    steps, places, _ = draft_steps(template, place)
+    for step, where in zip(steps, places, strict=True):
+        for expression in _step_expressions(step):
+            problem = expressions.check(expression)
+            if problem:
+                yield where.problem_at(expression, "expression", problem, hint=_hint_for(expression))
+                continue
+            for path in expressions.references(expression):
+                if path[0] == "params" and len(path) > 1 and path[1] not in known:
+                    hint = did_you_mean(path[1], known) or "declare it under the template's `parameters:`"
+                    yield where.problem_at(".".join(path), "unknown-name", f"there is no `{'.'.join(path)}`", hint=hint)
+
+
+def _step_expressions(step: StepPlan) -> Iterator[str]:
+    if step.when:
+        yield step.when
+    for text in texts({**msgspec.to_builtins(step), "name": "", "when": ""}):
+        try:
+            yield from expressions.fragments(text)
+        except expressions.ExpressionError:
+            continue  # told where the template is used, and by its own name otherwise
 
 
 def _step(step: StepPlan, place: Place, scope: Scope) -> Iterator[Diagnostic]:

@@ -8,63 +8,19 @@ and `no` are text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from forge.core.pipeline.nodes import MAX_DEPTH, MAX_NODES, Key, Node, Span, TooMuchError, TreeBuilder, TreeError
 from forge.core.pipeline.scalars import ScalarError, read_scalar
 from forge.model.diagnostics import Diagnostic
 from forge.model.errors import InvalidConfiguration
 
 MAX_BYTES = 1_000_000
 """Larger files are refused before they are read: no pipeline that a person wrote is this long."""
-MAX_DEPTH = 40
-MAX_NODES = 150_000
-"""Nodes after aliases are expanded; each costs about a kilobyte while it is checked."""
-Key = str | int
 Path = tuple[Key, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A place in a file; `line` and `column` count from 1."""
-
-    line: int
-    column: int
-    length: int
-
-
-@dataclass(slots=True)
-class Node:
-    """A scalar (`text`), a list (`items`) or a mapping (`pairs`), and where it stands."""
-
-    span: Span
-    end_line: int
-    kind: str
-    text: str = ""
-    plain: bool = False
-    tag: str = ""
-    items: list[Node] = field(default_factory=list)
-    pairs: list[tuple[Node, Node]] = field(default_factory=list)
-
-    def child(self, key: Key) -> tuple[Node, Node] | None:
-        """Return (key node, value node) of a mapping's key or a list's index."""
-        if isinstance(key, int):
-            return (self.items[key], self.items[key]) if 0 <= key < len(self.items) else None
-        for spelling in (key, _OTHER_SPELLING.get(key)):
-            for name, value in self.pairs:
-                if name.text == spelling:
-                    return name, value
-        for name, value in self.pairs:
-            if name.text == "<<" and name.plain:
-                for merged in value.items if value.kind == "list" else [value]:
-                    if (found := merged.child(key)) is not None:
-                        return found
-        return None
-
-
-_OTHER_SPELLING = {"artifact": "artefact", "artefact": "artifact"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +106,7 @@ def read(text: str | bytes, file: str) -> Document:
     budget = [MAX_NODES]
     try:
         data = _plain(root, problems, budget, 0, (file, lines))
-    except _TooMuchError as bomb:
+    except TooMuchError as bomb:
         raise InvalidConfiguration((diagnostic_at(file, lines, bomb.span, "too-large", str(bomb)),)) from None
     if problems:
         raise InvalidConfiguration(tuple(problems))
@@ -168,8 +124,8 @@ def _decode(text: str | bytes, file: str) -> str:
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as wrong:
-            line = text.count(b"\n", 0, wrong.start) + 1
-            message = f"byte 0x{text[wrong.start]:02x} at line {line} is not UTF-8"
+            line = wrong.object.count(b"\n", 0, wrong.start) + 1
+            message = f"byte 0x{wrong.object[wrong.start]:02x} at line {line} is not UTF-8"
             raise InvalidConfiguration(
                 (Diagnostic("encoding", message, file=file, hint="save the file as UTF-8"),)
             ) from None
@@ -182,12 +138,6 @@ def _decode(text: str | bytes, file: str) -> str:
 _LINE_ENDS = {0x85: " ", 0x2028: " ", 0x2029: " ", 0x0B: " ", 0x0C: " ", 0x1C: " ", 0x1D: " ", 0x1E: " "}
 
 
-class _TooMuchError(Exception):
-    def __init__(self, message: str, span: Span) -> None:
-        super().__init__(message)
-        self.span = span
-
-
 def _compose(text: str, file: str, lines: tuple[str, ...]) -> Node:
     """Fold libyaml's events into one tree; never recursive, so that depth is ours to limit."""
     from forge.core.pipeline.yaml_errors import describe
@@ -195,15 +145,15 @@ def _compose(text: str, file: str, lines: tuple[str, ...]) -> Node:
     def refuse(place: Span, code: str, message: str, hint: str = "") -> InvalidConfiguration:
         return InvalidConfiguration((diagnostic_at(file, lines, place, code, message, hint=hint),))
 
-    builder = _Builder()
+    builder = TreeBuilder()
     try:
         for event in yaml.parse(text, Loader=yaml.CLoader):
             builder.take(event)
     except yaml.YAMLError as wrong:
-        raise InvalidConfiguration((describe(wrong, text, file, lines),)) from None
-    except _TooMuchError as bomb:
+        raise InvalidConfiguration((describe(wrong, file, lines),)) from None
+    except TooMuchError as bomb:
         raise refuse(bomb.span, "too-large", str(bomb)) from None
-    except _SyntaxError as wrong:
+    except TreeError as wrong:
         raise refuse(wrong.span, "syntax", str(wrong), wrong.hint) from None
     if builder.root is None:
         raise InvalidConfiguration((Diagnostic("empty", "the file is empty", file=file, hint=_EMPTY_HINT),))
@@ -213,81 +163,12 @@ def _compose(text: str, file: str, lines: tuple[str, ...]) -> Node:
 _EMPTY_HINT = "a pipeline needs `jobs:`; `forge init` writes one to start from"
 
 
-class _SyntaxError(Exception):
-    def __init__(self, message: str, span: Span, hint: str) -> None:
-        super().__init__(message)
-        self.span = span
-        self.hint = hint
-
-
-class _Builder:
-    """Takes events one by one and grows the tree."""
-
-    def __init__(self) -> None:
-        self.root: Node | None = None
-        self.open: list[Node] = []
-        self.keys: list[Node | None] = []
-        self.anchors: dict[str, Node] = {}
-        self.count = 0
-
-    def take(self, event: yaml.Event) -> None:
-        """Add one event."""
-        if isinstance(event, yaml.ScalarEvent):
-            plain = bool(event.implicit[0]) and event.style in {"", None}
-            node = Node(_span(event), event.end_mark.line + 1, "scalar", event.value, plain, event.tag or "")
-            self._add(node, event.anchor)
-        elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-            kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-            node = Node(_span(event), event.end_mark.line + 1, kind, tag=event.tag or "")
-            self._add(node, event.anchor)
-            if len(self.open) >= MAX_DEPTH:
-                raise _TooMuchError(f"this is nested more than {MAX_DEPTH} deep", node.span)
-            self.open.append(node)
-            self.keys.append(None)
-        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            closed = self.open.pop()
-            self.keys.pop()
-            closed.end_line = max(event.end_mark.line + (event.end_mark.column > 0), closed.span.line)
-        elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self.anchors:
-                hint = "define it before with `&name`, or put quotes around a text that begins with `*`"
-                raise _SyntaxError(f"`*{event.anchor}` refers to nothing", _span(event), hint)
-            self._add(self.anchors[event.anchor], None)
-        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            hint = "remove the line `---` and what follows, or put it into a file of its own"
-            raise _SyntaxError("the file holds more than one document", _span(event), hint)
-
-    def _add(self, node: Node, anchor: str | None) -> None:
-        self.count += 1
-        if self.count > MAX_NODES:
-            raise _TooMuchError(f"the file holds more than {MAX_NODES:,} values", node.span)
-        if anchor:
-            self.anchors[anchor] = node
-        if not self.open:
-            self.root = node
-            return
-        parent = self.open[-1]
-        if parent.kind == "list":
-            parent.items.append(node)
-        elif (key := self.keys[-1]) is None:
-            self.keys[-1] = node
-        else:
-            parent.pairs.append((key, node))
-            self.keys[-1] = None
-
-
-def _span(event: yaml.Event) -> Span:
-    start, end = event.start_mark, event.end_mark
-    length = end.column - start.column if end.line == start.line else 1
-    return Span(start.line + 1, start.column + 1, max(1, length))
-
-
 def _plain(node: Node, problems: list[Diagnostic], budget: list[int], depth: int, source: tuple[str, Any]) -> Any:
     budget[0] -= 1
     if budget[0] < 0:
-        raise _TooMuchError(f"aliases make this more than {MAX_NODES:,} values", node.span)
+        raise TooMuchError(f"aliases make this more than {MAX_NODES:,} values", node.span)
     if depth > MAX_DEPTH:
-        raise _TooMuchError(f"aliases nest this more than {MAX_DEPTH} deep", node.span)
+        raise TooMuchError(f"aliases nest this more than {MAX_DEPTH} deep", node.span)
     if node.kind == "scalar":
         try:
             return read_scalar(node.text, plain=node.plain, tag=node.tag)

@@ -77,13 +77,13 @@ def draft_job(
     """Return the draft of a job: its own words win over its template's, and these over `defaults`."""
     body: JobBody = template[0] if template else job
     body_place = template[1] if template else place
-    steps, places, models = _steps(body, body_place)
+    steps, places, models = draft_steps(body, body_place)
     if template:
         steps = [substitute(step, StepPlan, bindings) for step in steps]
         for own in ("on_failure", "always"):
             if getattr(job, own):
                 keep = [index for index, step in enumerate(steps) if not step.id.startswith(f"{own}-")]
-                more, more_places, more_models = _steps(JobBody(**{own: getattr(job, own)}), place)
+                more, more_places, more_models = draft_steps(JobBody(**{own: getattr(job, own)}), place)
                 steps = [steps[index] for index in keep] + more
                 places = [places[index] for index in keep] + more_places
                 models = [models[index] for index in keep] + more_models
@@ -151,7 +151,8 @@ def _merged(job: JobPlan, template: JobPlan | None, pipeline: PipelineModel) -> 
 _LISTS: tuple[tuple[str, Any], ...] = (("steps", "success"), ("on_failure", "failure"), ("always", "always"))
 
 
-def _steps(body: JobBody, place: Place) -> tuple[list[StepPlan], list[Place], list[StepModel]]:
+def draft_steps(body: JobBody, place: Place) -> tuple[list[StepPlan], list[Place], list[StepModel]]:
+    """Return all steps in order of execution, with their places and models."""
     steps: list[StepPlan] = []
     places: list[Place] = []
     models: list[StepModel] = []

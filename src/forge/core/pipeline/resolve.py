@@ -50,7 +50,9 @@ def _examine(assembly: Assembly, values: Mapping[str, Scalar], *, certain: bool)
 
 def in_order(problems: list[Diagnostic]) -> list[Diagnostic]:
     """Return diagnostics as they stand in the files, each once."""
-    unique = {(p.file, p.line, p.column, p.code, p.message): p for p in problems}
+    unique: dict[tuple[str, int, int, str, str], Diagnostic] = {}
+    for one in problems:
+        unique.setdefault((one.file, one.line, one.column, one.code, one.message), one)
     return sorted(unique.values(), key=lambda problem: (problem.file, problem.line, problem.column))
 
 
@@ -116,7 +118,7 @@ def _plan(
         jobs=jobs,
         source=source,
         parameters=dict(values),
-        env={**pipeline.env, **exported(values)},
+        env=pipeline.env,
         secrets=tuple(
             SecretReference(name, "" if model.file or model.command else model.env or name, model.file, model.command)
             for name, model in pipeline.secrets.items()
@@ -126,10 +128,3 @@ def _plan(
         max_parallel=pipeline.max_parallel,
         file=assembly.sources.pipeline.file,
     )
-
-
-def exported(values: Mapping[str, Scalar]) -> dict[str, str]:
-    """Return parameters as the environment variables that scripts read: `FORGE_PARAM_<NAME>`."""
-    from forge.core.pipeline.scalars import written
-
-    return {f"FORGE_PARAM_{name.upper()}": written(value) for name, value in values.items()}

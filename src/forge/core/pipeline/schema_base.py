@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -153,6 +154,12 @@ class Section(BaseModel):
                 body["required"] = [name for name in body["required"] if name != key]
                 body["oneOf"] = [{"required": [key]}, {"required": [other]}]
         return {"anyOf": [cls.short_schema, schema]} if cls.short else schema
+
+
+def plain(value: object) -> dict[str, Any]:
+    """Return a struct as it will come back from the database: mappings, lists and scalars."""
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return data
 
 
 def listed(names: tuple[str, ...]) -> str:

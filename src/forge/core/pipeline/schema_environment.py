@@ -20,6 +20,7 @@ from forge.core.pipeline.schema_base import (
     Section,
     Text,
     choice,
+    plain,
     wrong,
 )
 from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
@@ -82,9 +83,8 @@ class TargetOverrides(Section):
             name: getattr(self, name) for name in TargetOverrides.model_fields if name in self.model_fields_set
         }
         if self.ready is not None:
-            given["ready"] = msgspec.to_builtins(self.ready.readiness())
-        plain: dict[str, Any] = msgspec.to_builtins(given)
-        return plain
+            given["ready"] = plain(self.ready.readiness())
+        return plain(given)
 
 
 class LocalTargetModel(TargetOverrides):
@@ -96,8 +96,7 @@ class LocalTargetModel(TargetOverrides):
     def config(self) -> dict[str, Any]:
         """Return the whole configuration as plain data; building it checks it."""
         config = msgspec.convert(self.overrides(), LocalTargetConfig)
-        plain: dict[str, Any] = msgspec.to_builtins(config)
-        return plain
+        return plain(config)
 
 
 class EnvoyModel(Section):
@@ -119,8 +118,7 @@ class EnvoyModel(Section):
     def config(self) -> dict[str, Any]:
         """Return it as plain data."""
         config = EnvoyRouterConfig(**{name: getattr(self, name) for name in EnvoyModel.model_fields})
-        plain: dict[str, Any] = msgspec.to_builtins(config)
-        return plain
+        return plain(config)
 
 
 class SignalsModel(Section):

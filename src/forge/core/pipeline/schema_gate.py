@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from forge.core.pipeline import leaves
+from forge.core.pipeline.scalars import written
 from forge.core.pipeline.schema_base import (
     SCALAR_SCHEMA,
     AnyScalar,
@@ -83,7 +84,7 @@ class ParameterModel(Section):
 
 def misfit(value: Any, kind: str, options: tuple[str, ...]) -> str:
     """Return why a value does not fit a type, or nothing. Text that reads as the type fits."""
-    text = leaves.written(value)
+    text = written(value)
     if kind == "number" and not re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", text):
         return f"is not a number: {leaves.shown(value)}"
     if kind == "boolean" and text not in {"true", "false"}:
@@ -95,7 +96,7 @@ def misfit(value: Any, kind: str, options: tuple[str, ...]) -> str:
 
 def convert(value: Any, kind: str) -> Scalar:
     """Return a fitting value in the type's own form."""
-    text = leaves.written(value)
+    text = written(value)
     if kind == "boolean":
         return text == "true"
     if kind == "number":

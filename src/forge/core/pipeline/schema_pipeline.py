@@ -201,6 +201,10 @@ class TemplatesModel(Section):
 
 def json_schema(kind: Literal["pipeline", "environments", "templates"] = "pipeline") -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of one of the three files."""
-    model = {"pipeline": PipelineModel, "environments": EnvironmentsModel, "templates": TemplatesModel}[kind]
-    schema = model.model_json_schema(by_alias=True)
+    models: dict[str, type[Section]] = {
+        "pipeline": PipelineModel,
+        "environments": EnvironmentsModel,
+        "templates": TemplatesModel,
+    }
+    schema = models[kind].model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"Forge {kind}", **schema}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar
 
-import msgspec
 from pydantic import model_validator
 
 from forge.core.pipeline import leaves
@@ -25,6 +24,7 @@ from forge.core.pipeline.schema_base import (
     TextList,
     choice,
     listed,
+    plain,
     wrong,
 )
 from forge.core.pipeline.schema_environment import TargetOverrides
@@ -277,5 +277,4 @@ class StepModel(Section):
             config = configs.ApproveConfig(self.approve.approval())
         else:
             config = getattr(self, self.kind).config()
-        plain: dict[str, Any] = msgspec.to_builtins(config)
-        return plain
+        return plain(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import msgspec
 from pydantic import model_validator
 
 from forge.core.pipeline import leaves
@@ -21,11 +20,12 @@ from forge.core.pipeline.schema_base import (
     Size,
     Text,
     Weight,
+    plain,
     wrong,
 )
 from forge.core.pipeline.schema_gate import ApprovalModel
 from forge.model.diagnostics import did_you_mean
-from forge.model.strategy import Strategy, StrategyStep, Threshold
+from forge.model.strategy import Strategy, StrategyName, StrategyStep, Threshold
 from forge.model.traffic import Route
 
 STRATEGIES = ("rolling", "canary", "blue_green")
@@ -160,7 +160,7 @@ class CanaryStepModel(Section):
         if self.weight is not None:
             return StrategyStep(weight=self.weight)
         if self.approve is not None:
-            return StrategyStep(approval=msgspec.to_builtins(self.approve.approval()))
+            return StrategyStep(approval=plain(self.approve.approval()))
         if self.pause == "until_resumed":
             return StrategyStep(pause=0.0, until_resumed=True)
         return StrategyStep(pause=leaves.duration(self.pause))
@@ -177,6 +177,7 @@ class PaceModel(Section):
     patience: Duration | None = None
     auto_promote: Flag | None = None
     keep_previous: Duration | None = None
+    warm_up: Duration | None = None
 
     def pace(self) -> dict[str, Any]:
         """Return what is given, under the names of `Strategy`."""
@@ -242,7 +243,10 @@ class StrategyModel(Section):
 
 def strategy(model: StrategyModel | None, pace: PaceModel) -> Strategy:
     """Return the strategy; what stands in `deploy` itself completes what stands in the strategy."""
-    name, body = model.chosen()[0] if model else ("rolling", None)
+    name: StrategyName = "rolling"
+    body: PaceModel | None = None
+    if model:
+        name, body = model.chosen()[0]
     settings = {**pace.pace(), **(body.pace() if body else {})}
     steps: tuple[StrategyStep, ...] = ()
     if name == "canary":

@@ -154,7 +154,7 @@ def _cut(data: Any, path: Path, kind: str) -> bool:
     for length in range(len(path), 0, -1):
         owner, last = _at(data, path[: length - 1]), path[length - 1]
         if isinstance(owner, dict):
-            if last not in owner and last in {"artifact"}:
+            if last not in owner and last == "artifact":
                 last = "artefact"
             owner.pop(last, None)
             return True

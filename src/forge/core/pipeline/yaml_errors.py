@@ -10,11 +10,11 @@ from forge.core.pipeline.document import Span, diagnostic_at
 from forge.model.diagnostics import Diagnostic
 
 
-def describe(wrong: yaml.YAMLError, text: str, file: str, lines: tuple[str, ...]) -> Diagnostic:
+def describe(wrong: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Diagnostic:
     """Return libyaml's error as a diagnostic at its place."""
     mark: Any = getattr(wrong, "problem_mark", None)
     if mark is None:
-        return _unreadable(wrong, text, file, lines)
+        return _unreadable(wrong, file, lines)
     place = Span(mark.line + 1, mark.column + 1, 1)
     problem = str(getattr(wrong, "problem", "") or "")
     context = str(getattr(wrong, "context", "") or "")
@@ -49,7 +49,7 @@ def _words(problem: str, context: str, line: str, column: int, opened: int) -> t
     return f"this is not YAML: {problem or context}", "check the indentation and the quotes"
 
 
-def _unreadable(wrong: yaml.YAMLError, text: str, file: str, lines: tuple[str, ...]) -> Diagnostic:
+def _unreadable(wrong: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Diagnostic:
     """A character that YAML does not allow; libyaml tells only how far into the file it is."""
     for number, line in enumerate(lines, 1):
         for column, letter in enumerate(line, 1):

@@ -26,7 +26,7 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def send_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to every process of a group at once, so that none can fork away between two signals."""
+    """Send a signal to every process of a group at once."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 

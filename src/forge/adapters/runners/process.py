@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -90,7 +91,6 @@ class ProcessRunner:
 
     async def _end(self, command: _Command, grace: float) -> None:
         """End everything of a command that is to stop now."""
-        send_group(command.pid, signal.SIGTERM)
         cookie = {"FORGE_STEP": command.env["FORGE_STEP"], "FORGE_WORKER": self.worker}
         await _end_found(command.pid, cookie, grace, set())
         await command.ended
@@ -106,7 +106,6 @@ class ProcessRunner:
             await asyncio.sleep(POLL)
             if command.output_closed and not alive(command.pid, {}):
                 return
-        send_group(command.pid, signal.SIGTERM)
         await _end_found(command.pid, {}, grace, set())
         command.drain()
 
@@ -151,6 +150,7 @@ class _Command:
         self._output = output
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._inherited_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._pipe, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = _spawn(argv, cwd, env, theirs)
@@ -190,7 +190,8 @@ class _Command:
         self._pidfd = -1
         _, status, usage = os.wait4(self.pid, 0)
         self.exit_code = os.waitstatus_to_exitcode(status)
-        self.peak_memory = usage.ru_maxrss * 1024
+        # A new process inherits the peak of the one that it was forked from; a smaller own peak is hidden by it.
+        self.peak_memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > self._inherited_peak else None
         self._process.returncode = self.exit_code
         if not self.ended.done():
             self.ended.set_result(None)
@@ -232,6 +233,8 @@ async def _end_found(session: int, cookie: Mapping[str, str], grace: float, told
     while pids := alive(session, cookie):
         told |= set(pids)
         if loop.time() >= deadline:
+            if session:
+                send_group(session, signal.SIGKILL)  # at once, so that none can fork away between two signals
             send(pids, signal.SIGKILL)
         else:
             send(set(pids) - reached, signal.SIGTERM)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from forge.adapters.artifacts.base import ArtifactStore
 from forge.adapters.artifacts.open import open_artifacts
 from forge.adapters.runners.process import ProcessRunner
-from forge.adapters.steps.base import PublishedArtifact, ReleaseClient
+from forge.adapters.steps.base import PublishedArtifact
 from forge.core.pipeline.decide import new_run
 from forge.core.pipeline.state import RUN_FINAL, RunState
 from forge.engine.artifact_index import artifacts_of
+from forge.engine.environments import EnvironmentMachine
 from forge.engine.machine import MachineKind
 from forge.engine.plans import Plans
 from forge.engine.project import Project
+from forge.engine.releases import EngineReleases
 from forge.engine.runs import KIND, RunMachine, encode_head, encode_parts, load_run
 from forge.engine.step_performing import StepPerformer
 from forge.engine.worker import Worker
@@ -162,10 +163,10 @@ class Engine:
 
     def kinds(self) -> tuple[MachineKind, ...]:
         """Return the kinds of machines that a worker of this project tends."""
-        releases, environments = _release_parts(self)
+        environments = EnvironmentMachine(self.project, self.artifacts)
+        releases = EngineReleases(self.store, environments)
         steps = StepPerformer(self.store, self.project, self.artifacts, self.runner, releases)
-        runs = RunMachine(self.store, self.plans, steps, max_parallel=self._max_parallel)
-        return (runs, *environments)
+        return RunMachine(self.store, self.plans, steps, max_parallel=self._max_parallel), environments
 
     async def follow(self, machine: str | None, after: int = 0) -> AsyncIterator[StoredEvent]:
         """Yield the events of a machine (None: of all) after that number, for ever, as they come."""
@@ -205,12 +206,3 @@ class Engine:
         known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))
         hint = did_you_mean(run, known) if known else "no run was started in this project yet"
         return UsageError(f"there is no run `{run}`", hint=hint)
-
-
-def _release_parts(engine: Engine) -> tuple[ReleaseClient, tuple[MachineKind, ...]]:
-    """Return how steps ask for releases, and the kinds of machines that perform them."""
-    if importlib.util.find_spec("forge.engine.releases") is None:
-        return cast("ReleaseClient", None), ()
-    from forge.engine.releases import EngineReleases, EnvironmentMachine
-
-    return EngineReleases(engine.store), (EnvironmentMachine(engine.store, engine.project),)

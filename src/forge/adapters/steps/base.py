@@ -11,6 +11,7 @@ import msgspec
 from forge.adapters.artifacts.base import ArtifactStore
 from forge.adapters.runners.base import OutputSink, Runner
 from forge.model.plan import EnvironmentPlan, JobPlan, Plan, StepPlan
+from forge.model.strategy import Threshold
 
 StepOutcome = Literal["succeeded", "failed", "error", "timed_out", "cancelled"]
 
@@ -51,7 +52,11 @@ class ArtifactIndex(Protocol):
 
 
 class ReleaseClient(Protocol):
-    """How a step asks for a release and waits for it; implemented by `engine/`."""
+    """How a step asks for a release and waits for it; implemented by `engine/releases.py`.
+
+    Everything that a step asks for carries a `key`; asking again under the same key changes nothing.
+    `environment` is always the name. Raises DependencyFailed when an environment cannot be worked on.
+    """
 
     async def deploy(self, environment: EnvironmentPlan, request: dict[str, Any], *, key: str, actor: str) -> str:
         """Ask for a release; return its id. The same `key` returns the same release, also after a crash."""
@@ -60,11 +65,20 @@ class ReleaseClient(Protocol):
         """Wait until the release is final; `on_change` gets a line of text for each change. Returns its view:
         at least `status`, `reason`, `version`, `requests`, `failed_requests`."""
 
-    async def command(self, environment: str, kind: str, payload: dict[str, Any], *, key: str, actor: str) -> None:
-        """Send a command to the environment, once per `key`."""
+    async def command(self, environment: str, kind: str, payload: dict[str, Any], *, key: str, actor: str) -> str:
+        """Send a command to the environment and wait until it was taken into account. Returns why it had no
+        effect, or "" when it had one."""
 
     async def view(self, environment: str) -> dict[str, Any]:
-        """Return the environment's view (`stable`, `arms`, `releases`, ...) with its latest samples."""
+        """Return `name`, `stable`, `settled`, `waits_for`, `wanted` and `ready` (stable's replicas), `problem`."""
+
+    async def examine(self, environment: str, thresholds: tuple[Threshold, ...]) -> list[dict[str, Any]]:
+        """Read the stable version now and hold each threshold against it: `exceeded` (None: it cannot know) and
+        `why`."""
+
+    async def withdraw(self, run: str, key: str, environment: str, release: str, actor: str) -> bool:
+        """Abort the release if the step `key` of `run` was told to stop, and wait for its end. False, and nothing
+        is done, when only the worker stops: another one carries on."""
 
 
 class StepContext(msgspec.Struct):

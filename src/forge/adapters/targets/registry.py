@@ -1,22 +1,21 @@
-"""Targets by name: `target: local` in an environment's YAML."""
+"""Which adapters an environment's plan names. An unknown name is an error, never another target."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from forge.adapters.routers.base import Router
 from forge.adapters.signals.base import Signals
 from forge.adapters.targets.base import Target
+from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.model.plan import EnvironmentPlan
 
 
 class OpenEnvironment(Protocol):
-    """The adapters of one environment."""
+    """The adapters of one environment, ready for use."""
 
     @property
     def target(self) -> Target:
@@ -31,42 +30,33 @@ class OpenEnvironment(Protocol):
         """How its versions fare."""
 
 
-@dataclass(frozen=True, slots=True)
-class TargetKind:
-    """How environments of one kind of target are opened, looked at and taken down."""
-
-    open: Callable[[EnvironmentPlan, Path], OpenEnvironment]
-    """From the plan and the environment's folder. Starts nothing."""
-    shutdown: Callable[[Path], Awaitable[None]]
-    """Drain and stop everything in a folder."""
-    status: Callable[[Path], Awaitable[dict[str, Any]]]
-    """For people: `address`, `agent`, `proxy`, `versions`. Starts nothing."""
+Opener = Callable[[EnvironmentPlan, Path], OpenEnvironment]
+"""Takes an environment's plan and its folder; starts nothing yet."""
 
 
-def _local() -> TargetKind:
-    from forge.adapters.targets.local import environment
+def _local(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
+    from forge.adapters.targets.local.environment import open_local
 
-    return TargetKind(environment.open_local, environment.shutdown, environment.status)
-
-
-_KINDS: dict[str, Callable[[], TargetKind]] = {"local": _local}
+    return cast("OpenEnvironment", open_local(environment, folder))
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all targets."""
-    return tuple(_KINDS)
-
-
-def target_kind(name: str) -> TargetKind:
-    """Return the target of that name. Raises UsageError, with a suggestion, when there is none."""
-    if name in _KINDS:
-        return _KINDS[name]()
-    close = difflib.get_close_matches(name, _KINDS, 1, cutoff=0.5)
-    known = ", ".join(_KINDS)
-    msg = f"there is no target {name!r}"
-    raise UsageError(msg, hint=f"did you mean {close[0]!r}?" if close else f"the targets are: {known}")
+_OPENERS: dict[str, Opener] = {"local": _local}
+_COMBINATIONS = {"local": ({"envoy"}, {"envoy"})}
+"""For each target, the routers and the signals that it works with."""
 
 
 def open_environment(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
-    """Return the adapters of an environment whose files are in `folder`. Raises UsageError."""
-    return target_kind(environment.target).open(environment, folder)
+    """Return the adapters that the plan names. Raises UsageError for an unknown name or combination."""
+    target = environment.target
+    if target not in _OPENERS:
+        raise UsageError(
+            f"environment {environment.name}: there is no target `{target}`", hint=did_you_mean(target, [*_OPENERS])
+        )
+    routers, signals = _COMBINATIONS[target]
+    for what, name, known in (("router", environment.router, routers), ("signals", environment.signals, signals)):
+        if name not in known:
+            raise UsageError(
+                f"environment {environment.name}: target `{target}` has no {what} `{name}`",
+                hint=did_you_mean(name, sorted(known)),
+            )
+    return _OPENERS[target](environment, folder)

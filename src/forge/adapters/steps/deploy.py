@@ -1,0 +1,77 @@
+"""`deploy:` asks for a release of a version and waits until it is promoted or rolled back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from forge.adapters.steps.base import StepContext, StepResult
+from forge.model.configs import DeployConfig
+from forge.model.traffic import Version
+from forge.model.units import format_duration
+
+VERSION_DIGITS = 12
+
+
+class DeployStep:
+    """Succeeds when the release was promoted; fails with the release's own reason when it was not."""
+
+    kind = "deploy"
+
+    async def run(self, context: StepContext) -> StepResult:
+        """Do it."""
+        config = msgspec.convert(context.step.config, DeployConfig)
+        environment = context.plan.environment(config.environment)
+        artifact = await context.index.find(context.run, config.artifact) if config.artifact else None
+        if config.artifact and artifact is None:
+            return StepResult("failed", f"no job of this run published `{config.artifact}`")
+        digest = artifact.digest if artifact else ""
+        settings = {**environment.target_config, **config.target}
+        version = Version(
+            id=config.version or digest[:VERSION_DIGITS] or context.run,
+            artifact=digest,
+            artifact_name=artifact.name if artifact else "",
+            config=settings,
+            run=context.run,
+            created_at=context.now(),
+        )
+        request = {
+            "request": msgspec.to_builtins(config),
+            "version": msgspec.to_builtins(version),
+            "run": context.run,
+        }
+        release = await context.releases.deploy(environment, request, key=context.key, actor=context.actor)
+        context.say(f"release {release}: {version.id} to {environment.name} by {config.strategy.name}")
+        outputs = {"release": release, "version": version.id, "environment": environment.name}
+        if not config.wait:
+            context.say(f"not waiting; watch it with: forge release watch {environment.name}")
+            return StepResult("succeeded", f"{release} is under way", outputs=outputs)
+        return await _wait(context, config, release, outputs)
+
+
+async def _wait(context: StepContext, config: DeployConfig, release: str, outputs: dict[str, Any]) -> StepResult:
+    name = config.environment
+    try:
+        async with asyncio.timeout(config.timeout) as limit:
+            view = await context.releases.wait(name, release, context.say)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        late = f"{release} was not over within {format_duration(config.timeout or 0.0)}"
+        payload = {"release": release, "comment": late}
+        await context.releases.command(name, "abort", payload, key=f"{context.key} timeout", actor=context.actor)
+        view = await context.releases.wait(name, release, context.say)
+        if view["status"] != "promoted":
+            return StepResult("timed_out", f"{late}; it was {view['status'].replace('_', ' ')}", outputs=outputs | view)
+    except asyncio.CancelledError:
+        ending = context.releases.withdraw(context.run, context.key, name, release, context.actor)
+        await asyncio.shield(ending)
+        raise
+    outputs |= view
+    counted = f"{view['failed_requests']} of {view['requests']} requests failed"
+    if view["status"] == "promoted":
+        return StepResult("succeeded", f"{release} was promoted; {counted}", outputs=outputs)
+    message = f"{release} was {view['status'].replace('_', ' ')}: {view['reason']}; {counted}"
+    return StepResult("failed", message, outputs=outputs)

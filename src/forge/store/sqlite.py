@@ -28,7 +28,7 @@ from forge.store.statements import SQLITE, Row, Statement, Transaction
 from forge.store.wakeups import Bell
 
 BUSY_SECONDS = 30.0
-CHECK_SECONDS = 0.04
+CHECK_SECONDS = 0.06
 """How often somebody who waits looks whether another process wrote: a few microseconds each."""
 SHARE_AT_MOST = 64
 """Writes in one commit."""
@@ -176,7 +176,9 @@ class SqliteDatabase:
         self._watch: sqlite3.Connection | None = None
         self._seen = 0
         self._written_by_others = 0
-        self._watchers = 0
+        self._waiters = 0
+        self._next_look: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._writer = Lanes("write", lambda: WriteSession(self._connect(), self._told))
         self._reader = Lanes("read", lambda: ReadSession(self._connect()))
 
@@ -240,25 +242,37 @@ class SqliteDatabase:
     async def wait(self, bell: Bell, timeout: float, since: int | None = None) -> None:
         """Wait for a bell; meanwhile look now and then whether another process wrote."""
         since = bell.count if since is None else since
-        end = time.monotonic() + timeout
-        while True:
-            await self._look_for_others()
-            left = end - time.monotonic()
-            if await bell.wait(min(CHECK_SECONDS, left), since) or left <= 0:
-                return
+        self._waiters += 1
+        try:
+            if self._waiters == 1:
+                self._look()
+            await bell.wait(timeout, since)
+        finally:
+            self._waiters -= 1
 
-    async def _look_for_others(self) -> None:
-        """Ring if another process committed since the last look.
+    def _look(self) -> None:
+        """Look whether anybody committed since the last look, and again soon if somebody still waits.
 
         The watching connection also sees this process's own commits; only when it saw something is the writing
         connection asked, which does not count its own."""
-        if (seen := self._version()) == self._seen:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        if not self._waiters or self._watch is None:
             return
-        self._seen = seen
-        version = await self._foreign_version()
-        if version != self._written_by_others:
-            self._written_by_others = version
-            self._ring(wakes=True, logs=True)
+        with contextlib.suppress(DependencyFailed):
+            if (seen := self._version()) != self._seen and (self._asking is None or self._asking.done()):
+                self._seen = seen
+                self._asking = self._loop.create_task(self._ask_whose())
+        self._next_look = self._loop.call_later(CHECK_SECONDS, self._look)
+
+    async def _ask_whose(self) -> None:
+        """Ring if it was another process that wrote."""
+        with contextlib.suppress(DependencyFailed):
+            version = await self._foreign_version()
+            if version != self._written_by_others:
+                self._written_by_others = version
+                self._ring(wakes=True, logs=True)
 
     def _version(self) -> int:
         if self._watch is None:
@@ -273,6 +287,10 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+        if self._asking is not None:
+            await self._asking
         await self._writer.close()
         await self._reader.close()
         if self._watch is not None:

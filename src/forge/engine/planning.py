@@ -7,6 +7,7 @@ from pathlib import Path
 
 from forge.core.pipeline.assemble import Sources
 from forge.core.pipeline.document import MAX_BYTES, Document, read
+from forge.core.pipeline.outline import PlanDocument, plan_document
 from forge.core.pipeline.resolve import NO_SOURCE, in_order, resolve
 from forge.core.pipeline.resolve import diagnose as diagnose_sources
 from forge.engine.project import PIPELINE, Project
@@ -14,6 +15,7 @@ from forge.model.diagnostics import Diagnostic
 from forge.model.errors import InvalidConfiguration, UsageError
 from forge.model.plan import Plan, Scalar, Source
 
+__all__ = ["PlanDocument", "diagnose", "load", "plan_document", "read_sources"]
 ENVIRONMENTS = "environments.yaml"
 MAX_INCLUDES = 50
 

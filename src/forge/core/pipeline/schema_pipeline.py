@@ -32,7 +32,7 @@ Runner = Annotated[str, choice(*RUNNERS)]
 def _axes(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise leaves.LeafError(f"must be a mapping of axes to lists, not {leaves.kind_of(value)}", "write `os: [a, b]`")
-    axes: dict[str, Any] = {}
+    axes: dict[str, Any] = Field(default_factory=dict)
     for name, values in value.items():
         if name in {"include", "exclude"}:
             axes[name] = _combinations(name, values)
@@ -80,14 +80,14 @@ def _arguments(value: Any) -> dict[str, Any]:
 class JobBody(Section):
     """What a job and a template share."""
 
-    steps: list[StepModel] = []
+    steps: list[StepModel] = Field(default_factory=list)
     when: Condition = ""
     matrix: Matrix | None = None
-    env: Env = {}
+    env: Env = Field(default_factory=dict)
     timeout: Duration | None = None
     retry: RetryModel | None = None
-    on_failure: list[StepModel] = []
-    always: list[StepModel] = []
+    on_failure: list[StepModel] = Field(default_factory=list)
+    always: list[StepModel] = Field(default_factory=list)
     working_directory: InsidePath = ""
     shell: Text = ""
     concurrency: ConcurrencyModel | None = None
@@ -102,7 +102,7 @@ class JobModel(JobBody):
     depends_on: TextList = ()
     trigger: TriggerModel | None = None
     template: Text = ""
-    with_: Annotated[dict[str, Any], Leaf(_arguments, {"type": "object"})] = Field({}, alias="with")
+    with_: Annotated[dict[str, Any], Leaf(_arguments, {"type": "object"})] = Field(default_factory=dict, alias="with")
 
     @model_validator(mode="after")
     def _has_work(self) -> JobModel:
@@ -120,7 +120,7 @@ class TemplateModel(JobBody):
 
     title: ClassVar[str] = "a template"
     description: Text = ""
-    parameters: dict[str, ParameterModel] = {}
+    parameters: dict[str, ParameterModel] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_work(self) -> TemplateModel:
@@ -155,15 +155,15 @@ class PipelineModel(Section):
     title: ClassVar[str] = "the pipeline"
     name: Text = ""
     description: Text = ""
-    env: Env = {}
-    parameters: dict[str, ParameterModel] = {}
-    secrets: dict[str, SecretModel] = {}
+    env: Env = Field(default_factory=dict)
+    parameters: dict[str, ParameterModel] = Field(default_factory=dict)
+    secrets: dict[str, SecretModel] = Field(default_factory=dict)
     concurrency: ConcurrencyModel | None = None
     defaults: DefaultsModel = Field(default_factory=DefaultsModel)
     max_parallel: Count = 0
-    templates: dict[str, TemplateModel] = {}
+    templates: dict[str, TemplateModel] = Field(default_factory=dict)
     include: TextList = ()
-    environments: dict[str, EnvironmentModel] = {}
+    environments: dict[str, EnvironmentModel] = Field(default_factory=dict)
     jobs: dict[str, JobModel]
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import (
@@ -144,7 +144,7 @@ class DeployModel(PaceModel):
     version: Text = ""
     strategy: StrategyModel | None = None
     target: TargetOverrides | None = None
-    routes: list[RouteModel] = []
+    routes: list[RouteModel] = Field(default_factory=list)
     wait: Flag = True
     timeout: Duration | None = None
 
@@ -182,7 +182,8 @@ class VerifyModel(Section):
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """`for` is a word of Python's."""
-        return tuple("for" if key == "for_" else key for key in super().keys())
+        names = super().keys()
+        return tuple("for" if name == "for_" else name for name in names)
 
     @classmethod
     def respell(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +236,7 @@ class StepModel(Section):
     name: Text = ""
     id: Name = ""
     when: Condition = ""
-    env: Env = {}
+    env: Env = Field(default_factory=dict)
     timeout: Duration | None = None
     retry: RetryModel | None = None
     working_directory: InsidePath = ""

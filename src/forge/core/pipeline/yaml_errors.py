@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from forge.core.pipeline.document import Span, diagnostic_at
+from forge.core.pipeline.document import diagnostic_at
+from forge.core.pipeline.nodes import Span
 from forge.model.diagnostics import Diagnostic
 
 

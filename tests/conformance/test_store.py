@@ -126,7 +126,7 @@ class TestClaims:
         await store.machines.write(claim, tick(wake_at=await store.now() + 0.2))
         await store.machines.let_go(claim)
         assert await store.machines.claim("w2", RUN, 10, 30) == []
-        assert 0 < await store.machines.next_due("w2", RUN) <= 0.2
+        assert 0 < await store.machines.next_due("w2", RUN) <= 0.21
         await asyncio.sleep(0.25)
         assert (await claim_one(store, "w2")).token == 2
 
@@ -334,7 +334,7 @@ class TestWrites:
     async def test_a_failure_in_the_middle_leaves_nothing_behind(self, store):
         machine = await create(store)
         claim = await claim_one(store)
-        with pytest.raises(Exception, match=""):
+        with pytest.raises((TypeError, DependencyFailed)):
             await store.machines.write(claim, tick(parts={"a": b"1"}, actions=(Action("k", None),)))  # type: ignore[arg-type]
         assert (await store.machines.load(machine)).parts == {}
         await store.machines.write(claim, tick(parts={"a": b"2"}))

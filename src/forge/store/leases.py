@@ -52,7 +52,9 @@ _unfinished = or_(
 )
 _when_next = case((_unfinished, 0.0), else_=m.wake_at)
 _LET_GO = Statement(update(t.machines).where(_held).values(worker="", due_at=_when_next).returning(m.due_at))
-_LEASE_ENDS = Statement(select(func.min(w.lease_until) - t.lease_now()).where(w.id != _worker, exists().where(m.worker == w.id)))
+_LEASE_ENDS = Statement(
+    select(func.min(w.lease_until) - t.lease_now()).where(w.id != _worker, exists().where(m.worker == w.id))
+)
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import errors as server
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import select
 
 from forge.model.errors import DependencyFailed, UsageError
@@ -232,7 +233,7 @@ class PostgresqlDatabase:
         """Ring for notifications of other processes, for as long as the store is open."""
         while True:
             with contextlib.suppress(psycopg.Error, OSError):
-                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_OPTIONS)
+                connection = await psycopg.AsyncConnection.connect(autocommit=True, **settings(self._url))
                 async with connection:
                     await connection.execute("LISTEN forge_due")
                     await connection.execute("LISTEN forge_log")
@@ -253,12 +254,16 @@ class PostgresqlDatabase:
         await self._readers.close()
 
 
-_OPTIONS: dict[str, Any] = {"options": _SETTINGS, "connect_timeout": 5, "application_name": "forge"}
+def settings(url: str) -> dict[str, Any]:
+    """Return a connection's settings: Forge's, and above them what the URL says (such as a `search_path`)."""
+    given = conninfo_to_dict(url)
+    options = f"{_SETTINGS} {given.get('options', '')}".strip()
+    return {"connect_timeout": 5, "application_name": "forge", **given, "options": options}
 
 
 def connect(url: str) -> psycopg.Connection[Row]:
     """Return a connection with Forge's settings."""
-    return psycopg.connect(url, **_OPTIONS)
+    return psycopg.connect(**settings(url))
 
 
 _ADVICE: tuple[tuple[type[psycopg.Error], str, str], ...] = (

@@ -9,7 +9,7 @@ import typer
 from forge.cli.options import Comment, Inputs, RunId, pairs, run_id
 from forge.cli.session import actor, session_of, tell
 from forge.model.diagnostics import did_you_mean
-from forge.model.errors import ExitCode, UsageError
+from forge.model.errors import ExitCode, Rejected, UsageError
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
@@ -51,6 +51,12 @@ def _vote(context: typer.Context, run: str, job: str, *, comment: str, inputs: d
         chosen = await find_run(engine, run_id(run))
         view = await RunSubject(engine, chosen).look()
         gate = waiting_job(chosen, job, view.jobs)
+        payload: dict[str, object] = {"job": gate.name, "comment": comment}
+        if yes:
+            payload["inputs"] = check_inputs(gate, inputs)
+        refused = await refusal(engine, chosen, "approve" if yes else "reject", payload)
+        if refused:
+            raise Rejected(f"{chosen}: {refused}")
         if yes:
             await engine.approve(chosen, gate.name, comment=comment, inputs=check_inputs(gate, inputs), actor=actor())
         else:
@@ -60,6 +66,25 @@ def _vote(context: typer.Context, run: str, job: str, *, comment: str, inputs: d
         return ExitCode.SUCCEEDED
 
     session.run(work)
+
+
+async def refusal(engine: Engine, run: str, kind: str, payload: dict[str, object]) -> str:
+    """Return why the run would not take this command now, after those that wait already; empty: it takes it.
+
+    Asks the very function that will decide, so that a person is told at once, even when no worker is there.
+    """
+    from forge.core.pipeline.decide import decide
+    from forge.model.decision import Command
+
+    state, plan = await engine.run_state(run)
+    now = await engine.store.now()
+    waiting = await engine.store.inbox.of(run)
+    mine = Command(max((one.id for one in waiting), default=0) + 1, kind, actor(), now, payload)
+    decision = decide(plan, state, (*waiting, mine), (), now)
+    for event in decision.events:
+        if event.kind == "command_refused" and event.data.get("id") == mine.id:
+            return str(event.data.get("reason", event.message))
+    return ""
 
 
 def waiting_job(run: str, job: str, jobs: tuple[JobView, ...]) -> JobView:

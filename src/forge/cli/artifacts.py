@@ -13,7 +13,6 @@ from forge.cli.session import say, session_of, tell
 from forge.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from forge.adapters.steps.base import PublishedArtifact
     from forge.engine.engine import Engine
 
 app = typer.Typer(help="List and fetch the artifacts of a run.", no_args_is_help=True, rich_markup_mode=None)
@@ -38,10 +37,10 @@ def list_(context: typer.Context, run: RunId, output: Output = "table") -> None:
         from forge.views.listing import ArtifactRow, artifact_row
 
         chosen = await find_run(engine, run_id(run))
-        rows = [artifact_row(one) for one in await published(engine, chosen)]
+        rows = [artifact_row(one) for one in await engine.artifacts_of(chosen)]
         now = time.time()
-        columns = [
-            Column[ArtifactRow]("NAME", lambda row: row.name),
+        columns: list[Column[ArtifactRow]] = [
+            Column("NAME", lambda row: row.name),
             Column("DIGEST", lambda row: row.digest[:12]),
             Column("SIZE", lambda row: format_size(row.size), right=True),
             Column("JOB", lambda row: row.job),
@@ -71,11 +70,10 @@ def get(
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.adapters.artifacts.open import open_artifacts
         from forge.cli.subjects import find_run
 
         chosen = await find_run(engine, run_id(run))
-        known = {one.name: one for one in await published(engine, chosen)}
+        known = {one.name: one for one in await engine.artifacts_of(chosen)}
         pick(name, list(known), f"artifact in {chosen}:")
         destination = session.directory / (to or Path(Path(name).name))
         if destination.is_dir():
@@ -83,15 +81,8 @@ def get(
         if destination.exists() and not force:
             raise UsageError(f"{destination} is there already", hint="`--force` replaces it, `--to` puts it elsewhere")
         destination.parent.mkdir(parents=True, exist_ok=True)
-        await open_artifacts(engine.project.artifacts_url).get(known[name].digest, destination)
+        await engine.artifacts.get(known[name].digest, destination)
         tell(f"{destination}  sha256 {known[name].digest[:12]}, verified")
         return ExitCode.SUCCEEDED
 
     session.run(work)
-
-
-async def published(engine: Engine, run: str) -> list[PublishedArtifact]:
-    """Return what a run published, oldest first."""
-    from forge.engine.artifact_index import artifacts_of
-
-    return await artifacts_of(engine.store.documents, run)

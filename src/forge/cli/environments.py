@@ -121,7 +121,7 @@ def logs(
         await check_known(engine, environment)
         plan = await environment_plan(engine, environment)
         clean = tame_ansi if session.terminal.colour_out else strip_ansi
-        target = await open_target(engine, plan)
+        target = open_target(engine, plan)
         async for line in target.logs(version or None, follow=follow, tail=tail):
             sys.stdout.write(clean(line) + "\n")
             if follow:
@@ -181,19 +181,15 @@ async def environment_plan(engine: Engine, name: str) -> EnvironmentPlan:
 
 
 async def environment_of(engine: Engine, name: str) -> EnvironmentView:
-    """Return the view of an environment, an empty one when nothing was released to it; with its address if it is up."""
-    from forge.cli.power import address_of
-    from forge.cli.subjects import EnvironmentSubject
+    """Return the view of an environment, an empty one when nothing was released to it."""
+    from forge.cli.power import look_closely
     from forge.views.environment import EnvironmentView
 
     machine = await engine.store.machines.find("environment", name)
     if machine is None:
         plan = await environment_plan(engine, name)
         return EnvironmentView(name, "empty", "", (), (), target=plan.target, router=plan.router)
-    import msgspec
-
-    view = await EnvironmentSubject(engine, machine).look()
-    return msgspec.structs.replace(view, address=await address_of(engine, name))
+    return await look_closely(engine, machine)
 
 
 def print_environment(session: Session, view: EnvironmentView | RunView, output: str) -> None:

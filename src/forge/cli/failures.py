@@ -22,6 +22,9 @@ def explain(error: BaseException, paint: Paint, *, debug: bool = False) -> int:
         return _quiet_pipe()
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return ExitCode.INTERRUPTED
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its help is the answer
+        _tell(error.format_message())  # type: ignore[attr-defined]
+        return ExitCode.USAGE
     if isinstance(error, TyperException):
         _tell(render_error(_usage(error), paint))
         return ExitCode.USAGE

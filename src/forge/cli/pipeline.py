@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from forge.cli.session import leave, say, session_of, tell
 from forge.model.errors import ExitCode, UsageError
 
 GRAPH_FORMATS = ["text", "mermaid", "svg"]
+SCHEMAS = ["pipeline", "environments", "templates"]
 
 
 def register(app: typer.Typer) -> None:
@@ -71,19 +72,23 @@ def graph(
     parameters: Parameters = [],  # noqa: B006
 ) -> None:
     """Print the graph of the jobs: text for here, Mermaid for Markdown, SVG for a page."""
-    from forge.cli.drawing import draw_graph
+    from forge.cli.render.graph import draw_graph
     from forge.engine.planning import load
+    from forge.views.plan import plan_view
 
     session = session_of(context)
     pick(format_, GRAPH_FORMATS, "format")
-    say(draw_graph(load(session.project, pairs(parameters, "-p")), format_))
+    say(draw_graph(plan_view(load(session.project, pairs(parameters, "-p"))), format_))
 
 
-def schema() -> None:
+def schema(
+    file: Annotated[str, typer.Argument(metavar="pipeline|environments|templates", help="Of which file.")] = "pipeline",
+) -> None:
     """Print the JSON Schema of forge/pipeline.yaml, for editors."""
-    from forge.cli.drawing import schema_text
+    from forge.cli.render.tables import document
+    from forge.core.pipeline.schema_pipeline import json_schema
 
-    say(schema_text())
+    say(document(json_schema(cast("Any", pick(file, SCHEMAS, "schema"))), "json"))
 
 
 def _shown(path: Path) -> str:

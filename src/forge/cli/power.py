@@ -1,35 +1,100 @@
-"""Reaching what runs in an environment: its address, its logs, bringing it up, taking it down."""
+"""Reaching what runs in an environment: what it looks like right now, its logs, bringing it up, taking it down."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from forge.cli.session import tell
-from forge.model.errors import ExitCode
+from msgspec.structs import replace
+
+from forge.cli.session import actor, tell
+from forge.cli.subjects import EnvironmentSubject, environment_state
+from forge.model.errors import ExitCode, UsageError
+from forge.views.environment import EnvironmentView, environment_view
 
 if TYPE_CHECKING:
     from forge.adapters.targets.base import Target
     from forge.cli.session import Session
     from forge.engine.engine import Engine
     from forge.model.plan import EnvironmentPlan
+    from forge.views.run import RunView
+
+UP_PATIENCE = 120.0
 
 
-async def open_target(engine: Engine, plan: EnvironmentPlan) -> Target:
-    """Return the target of an environment."""
-    raise NotImplementedError(engine, plan)
+def open_target(engine: Engine, plan: EnvironmentPlan) -> Target:
+    """Return the target of an environment; starts nothing. Raises UsageError for one that is not known."""
+    from forge.adapters.targets.registry import open_environment
+
+    return open_environment(plan, engine.project.environment_folder(plan.name)).target
 
 
-async def address_of(engine: Engine, environment: str) -> str:
-    """Return where clients reach an environment, empty when nothing runs there."""
-    raise NotImplementedError(engine, environment)
+async def look_closely(engine: Engine, machine: str) -> EnvironmentView:
+    """Return an environment as it is this very moment, not as its last tick saw it; starts nothing."""
+    from forge.adapters.targets.local.environment import status
+    from forge.engine.environments import EnvironmentMachine
+
+    state = await environment_state(engine, machine)
+    now = time.time()
+    if state.plan.target != "local":
+        observed = await EnvironmentMachine(engine.project, engine.artifacts).observe(state, now)
+        return environment_view(state, now, observed)
+    local = await status(engine.project.environment_folder(state.name))
+    address = local["address"] or ""
+    if local["agent"] is None:
+        view = environment_view(state, now, address=address)
+        wanted = any(version.wanted for version in state.versions.values())
+        problem = f"its agent does not run: `forge env up {state.name}`" if wanted else "nothing runs"
+        return replace(view, problem=problem)
+    observed = await EnvironmentMachine(engine.project, engine.artifacts).observe(state, now)
+    return environment_view(state, now, observed, address=address)
+
+
+class Up(EnvironmentSubject):
+    """An environment, watched until all that it wants is ready and has its traffic."""
+
+    async def settled(self, view: RunView | EnvironmentView) -> bool:
+        """Every wanted replica is ready, and the proxy reports the split that was asked for."""
+        assert isinstance(view, EnvironmentView)
+        if await self.engine.store.inbox.of(self.machine):
+            return False
+        now = await look_closely(self.engine, self.machine)
+        return not now.problem and all(
+            arm.replicas.ready >= arm.replicas.desired and arm.actual_weight == arm.set_weight for arm in now.arms
+        )
+
+    def exit_code(self, view: RunView | EnvironmentView) -> ExitCode:
+        """It is up."""
+        del view
+        return ExitCode.SUCCEEDED
 
 
 async def bring_up(engine: Engine, session: Session, environment: str) -> int:
-    """Bring the environment up."""
-    raise NotImplementedError(engine, session, environment)
+    """Bring up what the environment should run; wait until it is ready. Raises UsageError when that is nothing."""
+    from forge.cli.render.progress import progress_for
+    from forge.cli.watching import Foreground
+
+    machine = await engine.store.machines.find("environment", environment)
+    if machine is None or not (await environment_state(engine, machine)).versions:
+        raise UsageError(f"nothing was released to {environment} yet", hint="a `deploy` step of a run does that")
+    await engine.store.inbox.send(machine, "look", actor(), {})
+    code = await Foreground(engine, [Up(engine, machine)], progress_for(session.terminal)).carry_on(timeout=UP_PATIENCE)
+    view = await look_closely(engine, machine)
+    tell(f"{environment}: {'up' if code == ExitCode.SUCCEEDED else 'not up yet'}  {view.address}".rstrip())
+    return code
 
 
 async def take_down(engine: Engine, environment: str) -> int:
-    """Take the environment down."""
-    tell(f"{environment} {engine}")
+    """End everything that runs in an environment. Raises UsageError while a release is under way in it."""
+    from forge.adapters.targets.local.environment import shutdown
+
+    machine = await engine.store.machines.find("environment", environment)
+    if machine is not None:
+        under_way = environment_view(await environment_state(engine, machine), time.time()).under_way
+        if under_way:
+            names = ", ".join(release.id for release in under_way)
+            hint = f"`forge release abort {environment}` ends it first"
+            raise UsageError(f"{names} is under way in {environment}", hint=hint)
+    await shutdown(engine.project.environment_folder(environment))
+    tell(f"{environment}: down; `forge env up {environment}` brings it back")
     return ExitCode.SUCCEEDED

@@ -59,6 +59,12 @@ def promote(
     _command(context, environment, "promote", {"release": release, "full": full}, wait=wait)
 
 
+@app.command("approve")
+def approve(context: typer.Context, environment: EnvironmentName, release: Release = "", wait: Wait = False) -> None:
+    """Say yes at the gate that a release waits at."""
+    _command(context, environment, "approve", {"release": release}, wait=wait)
+
+
 @app.command("pause")
 def pause(context: typer.Context, environment: EnvironmentName, release: Release = "") -> None:
     """Hold a release where it is. It is judged on, and rolls back by itself if it must."""
@@ -109,6 +115,7 @@ def _show(context: typer.Context, environment: str, output: str, *, watch: bool,
 
     async def work(engine: Engine) -> int:
         from forge.cli.environments import find_environment, print_environment
+        from forge.cli.power import look_closely
         from forge.cli.render.progress import progress_for
         from forge.cli.subjects import EnvironmentSubject
         from forge.cli.watching import Foreground
@@ -118,7 +125,7 @@ def _show(context: typer.Context, environment: str, output: str, *, watch: bool,
         if watch:
             foreground = Foreground(engine, [subject], progress_for(session.terminal))
             code = await foreground.carry_on(work=False, timeout=timeout)
-        print_environment(session, await subject.look(), output)
+        print_environment(session, await look_closely(engine, subject.machine), output)
         return code
 
     session.run(work)
@@ -139,14 +146,37 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
         before = await subject.look()
         check_possible(before, kind, payload)
         given = {name: value for name, value in payload.items() if value}
+        after = await last_event(engine, machine)
         await engine.store.inbox.send(machine, kind, actor(), given)
         steering = Foreground(engine, [subject if wait else Accepted(engine, machine)], progress_for(session.terminal))
         code = await steering.carry_on()
-        after = await subject.look()
-        tell(f"{environment}: {outcome_line(after)}")
-        return code if wait or code == ExitCode.INTERRUPTED else ExitCode.SUCCEEDED
+        refusal = await refused(engine, machine, kind, after)
+        if refusal:
+            raise UsageError(refusal, hint=f"see `forge release get {environment}`")
+        tell(f"{environment}: {outcome_line(await subject.look())}")
+        if code == ExitCode.INTERRUPTED or (wait and kind not in {"rollback", "undo"}):
+            return code
+        # Whoever asks to go back has succeeded when the release under way is aborted.
+        return code if wait and code not in {ExitCode.REJECTED, ExitCode.DID_NOT_SUCCEED} else ExitCode.SUCCEEDED
 
     session.run(work)
+
+
+async def last_event(engine: Engine, machine: str) -> int:
+    """Return the number of the machine's newest event."""
+    after = 0
+    while events := await engine.store.log.read(machine, after=after):
+        after = events[-1].seq
+    return after
+
+
+async def refused(engine: Engine, machine: str, kind: str, after: int) -> str:
+    """Return why the environment did not do what it was just told, in its own words; empty: it did."""
+    for stored in await engine.store.log.read(machine, after=after):
+        data = stored.event.data
+        if stored.event.kind == "command_without_effect" and data.get("command") == kind:
+            return stored.event.message
+    return ""
 
 
 def check_possible(view: EnvironmentView, kind: str, payload: dict[str, Any]) -> None:
@@ -156,7 +186,7 @@ def check_possible(view: EnvironmentView, kind: str, payload: dict[str, Any]) ->
         from forge.cli.options import pick
 
         pick(named, [release.id for release in view.releases], f"release in {view.name}:")
-    if kind in {"promote", "pause", "resume", "abort"} and not view.under_way:
+    if kind in {"promote", "approve", "pause", "resume", "abort"} and not view.under_way:
         state = f"the last one is {view.current.state}" if view.current else "there was none yet"
         raise UsageError(
             f"no release is under way in {view.name}", hint=f"{state}; see `forge release get {view.name}`"

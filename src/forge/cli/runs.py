@@ -90,8 +90,7 @@ def runs(
     async def work(engine: Engine) -> int:
         from forge.views.listing import run_rows
 
-        records = await engine.store.machines.newest("run", statuses=wanted, limit=limit)
-        rows = run_rows([await engine.run_state(record.id) for record in records], time.time())
+        rows = run_rows(await engine.runs(limit, statuses=wanted), time.time())
         text = listing(rows, _columns(session), output, name=lambda row: row.id, empty="no runs yet: `forge run`")
         if text:
             say(text)
@@ -209,8 +208,11 @@ def resume(
         if not subjects:
             tell("nothing is unfinished")
             return ExitCode.SUCCEEDED
-        foreground = _foreground(engine, session, subjects, yes=yes, ask=True)
+        foreground = _foreground(engine, session, subjects, yes=yes, ask=True, everything=True)
         code = await foreground.carry_on()
+        if code == ExitCode.INTERRUPTED:
+            tell("stopped: steps that were under way will run again, environments keep serving; `forge resume` goes on")
+            return code
         _print_all(session, foreground, output)
         return code
 
@@ -221,7 +223,8 @@ async def _carry_on(engine: Engine, session: Session, run: str, *, yes: bool, ou
     foreground = _foreground(engine, session, [run], yes=yes, ask=True)
     code = await foreground.carry_on()
     if code == ExitCode.INTERRUPTED:
-        tell(f"stopped; {run} is unfinished: `forge resume {run}` goes on, `forge cancel {run}` ends it")
+        tell(f"stopped: steps that were under way will run again, environments keep serving; {run} is unfinished")
+        tell(f"  `forge resume {run}` goes on, `forge cancel {run}` ends it")
         return code
     _print_all(session, foreground, output)
     return code
@@ -235,6 +238,7 @@ def _foreground(
     yes: bool = False,
     ask: bool = False,
     logs: bool = True,
+    everything: bool = False,
 ) -> Foreground:
     from forge.cli.gates import Gatekeeper
     from forge.cli.render.progress import progress_for
@@ -251,6 +255,7 @@ def _foreground(
         progress_for(session.terminal),
         gatekeeper=gatekeeper if yes or ask else None,
         logs=logs and session.terminal.progress != "quiet",
+        everything=everything,
     )
 
 

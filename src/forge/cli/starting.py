@@ -17,13 +17,11 @@ async def start(engine: Engine, parameters: Mapping[str, str], actor: str) -> st
 
     The pipeline is checked before the (slower) snapshot is taken, so that a typo is told at once.
     """
-    from forge.adapters.artifacts.open import open_artifacts
     from forge.adapters.source import snapshot
     from forge.engine.planning import load
 
     load(engine.project, parameters)
-    store = open_artifacts(engine.project.artifacts_url)
-    source = await snapshot(engine.project.root, store, engine.project.state / "scratch")
+    source = await snapshot(engine.project.root, engine.artifacts, engine.project.state / "scratch")
     return await engine.start_run(load(engine.project, parameters, source=source), actor=actor)
 
 

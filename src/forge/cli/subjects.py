@@ -52,6 +52,9 @@ class Subject(Protocol):
 
     machine: str
 
+    async def machines(self) -> tuple[str, ...]:
+        """Return the machines that have to be worked on for it to go on."""
+
     async def look(self) -> RunView | EnvironmentView:
         """Return what it looks like now."""
 
@@ -68,6 +71,18 @@ class RunSubject:
     def __init__(self, engine: Engine, run: str) -> None:
         self.engine = engine
         self.machine = run
+        self._environments: dict[str, str] = {}
+        """Machines by name of environment, as far as they exist."""
+
+    async def machines(self) -> tuple[str, ...]:
+        """Return the run, and the environments that its plan releases to, as they come into being."""
+        _, plan = await self.engine.run_state(self.machine)
+        for environment in plan.environments:
+            if environment.name not in self._environments:
+                found = await self.engine.store.machines.find("environment", environment.name)
+                if found is not None:
+                    self._environments[environment.name] = found
+        return (self.machine, *self._environments.values())
 
     async def look(self) -> RunView:
         """Return the run's view."""
@@ -94,6 +109,10 @@ class EnvironmentSubject:
         self.engine = engine
         self.machine = machine
         self.release = release
+
+    async def machines(self) -> tuple[str, ...]:
+        """Return the environment alone."""
+        return (self.machine,)
 
     async def look(self) -> EnvironmentView:
         """Return the environment's view."""

@@ -37,56 +37,87 @@ class Foreground:
         *,
         gatekeeper: Gatekeeper | None = None,
         logs: bool = True,
-        skip_backlog: int = 0,
+        everything: bool = False,
     ) -> None:
         self.engine = engine
         self.subjects = list(subjects)
         self.progress = progress
         self.gatekeeper = gatekeeper
         self.logs = logs
-        self.skip_backlog = skip_backlog
+        self.everything = everything
         self.views: dict[str, View] = {}
         self._after = dict.fromkeys((subject.machine for subject in subjects), 0)
         self._tails: dict[tuple[str, str, int, str], LogTail] = {}
         self._drained: set[tuple[str, str, int, str]] = set()
+        self._workers: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
-        self._interrupted = False
+        self._signal = 0
 
     async def carry_on(self, *, work: bool = True, timeout: float | None = None) -> int:
         """Work and watch until every subject is settled; return the exit code of what became of them.
 
-        A timeout returns STILL_RUNNING, Ctrl-C INTERRUPTED; the state on disk is whole in every case.
+        A timeout returns STILL_RUNNING, Ctrl-C (and TERM, HUP) INTERRUPTED; the state on disk is whole in every case.
         """
         with self._signals():
-            worker = asyncio.create_task(self.engine.work(self._stopping)) if work else None
             try:
-                settled = await self._watch(worker, timeout)
+                settled = await self._watch(timeout, work=work)
             finally:
                 self._stop.set()
-                if worker is not None:
+                for worker in self._workers.values():
                     await self._end(worker)
-            if self._interrupted:
+            if self._signal:
                 return ExitCode.INTERRUPTED
             if not settled:
                 return ExitCode.STILL_RUNNING
             return worst(subject.exit_code(self.views[subject.machine]) for subject in self.subjects)
 
-    async def _watch(self, worker: asyncio.Task[None] | None, timeout: float | None) -> bool:
+    async def _watch(self, timeout: float | None, *, work: bool) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            while True:
+            await self._begin()
+            while not self._stop.is_set():
+                if work:
+                    await self._employ()
                 began = time.monotonic()
                 if await self._look():
                     return True
-                if worker is not None and worker.done():
-                    worker.result()
-                if self._stop.is_set() or (deadline is not None and began > deadline):
+                if deadline is not None and began > deadline:
                     return False
                 pause = max(LOOK_EVERY, 4 * (time.monotonic() - began))  # looking takes at most a fifth of the time
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause)
+            return False
         finally:
             await asyncio.to_thread(self.progress.close)
+
+    async def _employ(self) -> None:
+        """Have a worker for each machine that belongs to the subjects, or one for everything that is due.
+
+        A run's environments come into being while it goes on; other people's unfinished runs are left alone.
+        """
+        wanted = {machine for subject in self.subjects for machine in await subject.machines()}
+        for machine in {""} if self.everything else wanted:
+            if machine not in self._workers:
+                only = (machine,) if machine else ()
+                self._workers[machine] = asyncio.create_task(self.engine.work(self._stopping, only=only))
+        for worker in self._workers.values():
+            if worker.done():
+                worker.result()
+
+    async def _begin(self) -> None:
+        """Take what is there now as known: steps that are over already have shown their logs to somebody before."""
+        for subject in self.subjects:
+            view = await subject.look()
+            for job in view.jobs if isinstance(view, RunView) else ():
+                over = (step.id for step in job.steps if step.finished_at is not None)
+                self._drained.update((subject.machine, job.name, job.attempt, step) for step in over)
+            self._after[subject.machine] = await self._newest_event(subject.machine)
+
+    async def _newest_event(self, machine: str) -> int:
+        after = 0
+        while events := await self.engine.store.log.read(machine, after=after):
+            after = events[-1].seq
+        return after
 
     async def _look(self) -> bool:
         """Look at everything once, show it, attend to gates; return whether all is settled."""
@@ -157,10 +188,6 @@ class Foreground:
                 if key not in self._tails:
                     self._tails[key] = LogTail(self.engine.project.step_log(*key))
                 tail = self._tails[key]
-                if self.skip_backlog and (skipped := tail.skip_to_last(self.skip_backlog)):
-                    yield LogLine(
-                        view.id, job.name, step.id, f"… {skipped} bytes skipped: `forge logs {view.id}` has all"
-                    )
                 ended = final or step.state not in {"running", "retrying"}
                 for text in tail.lines(at_most=CHUNK, ended=ended):
                     yield LogLine(view.id, job.name, step.id, text)
@@ -184,17 +211,17 @@ class Foreground:
         loop = asyncio.get_running_loop()
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in handled:
-            loop.add_signal_handler(number, self._interrupt)
+            loop.add_signal_handler(number, self._interrupt, number)
         try:
             yield
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _interrupt(self) -> None:
-        if self._interrupted:
+    def _interrupt(self, number: int) -> None:
+        if self._signal:
             sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the cursor, hidden by the live tree
             sys.stderr.flush()
             os._exit(ExitCode.INTERRUPTED)
-        self._interrupted = True
+        self._signal = number
         self._stop.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ async def examine(project: Project | None) -> AsyncIterator[Finding]:
 def check_python() -> Finding:
     """Python must be 3.11 or newer."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  the installer may have been forced
         return Finding("python", "fail", version, "Forge needs Python 3.11 or newer")
     return Finding("python", "ok", version)
 
@@ -81,7 +82,8 @@ async def check_program(name: str, command: tuple[str, ...], *, needed: str) -> 
     text = " ".join(output.decode("utf-8", "replace").split())[:80]
     if process.returncode != 0:
         return Finding(name, "fail", f"exit code {process.returncode}: {text}", f"it is needed {needed}")
-    return Finding(name, "ok", text)
+    found = re.search(r"\d+\.\d+\.\d+", text)
+    return Finding(name, "ok", found[0] if found else text)
 
 
 def check_pipeline(project: Project) -> Finding:

@@ -48,8 +48,12 @@ class ReleaseView(msgspec.Struct, frozen=True):
     duration: float | None = None
     requests: int = 0
     failed_requests: int = 0
+    excess_failed: float = 0.0
+    """Failed requests above what stable would have failed on as many."""
+    kind: str = "deploy"
     verdict: VerdictView | None = None
     reason: str = ""
+    note: str = ""
     waits_for: str = ""
     earliest: float | None = None
     votes: tuple[str, ...] = ()
@@ -88,8 +92,11 @@ def release_view(state: EnvironmentState, release: ReleaseState, now: float) -> 
         duration=elapsed(release.started_at, release.finished_at, now),
         requests=release.requests,
         failed_requests=release.failed_requests,
+        excess_failed=release.excess_failed,
+        kind=release.kind,
         verdict=None if verdict is None else VerdictView(verdict.kind, verdict.why, verdict.data),
         reason=release.reason,
+        note=release.note,
         waits_for="" if release.status in RELEASE_FINAL else release.waits_for,
         earliest=None if release.status in RELEASE_FINAL else release.earliest,
         votes=release.votes,
@@ -134,7 +141,7 @@ def _next_commands(environment: str, release: ReleaseState) -> tuple[str, ...]:
     if release.status == "superseded":
         return ()
     if release.status == "waiting_approval":
-        return (f"forge release promote {environment}", f"forge release abort {environment}")
+        return (f"forge release approve {environment}", f"forge release abort {environment}")
     if release.status == "paused":
         return (f"forge release resume {environment}", f"forge release abort {environment}")
     if release.status == "rolling_back":

@@ -15,6 +15,7 @@ import msgspec
 
 from forge.cli.render.paint import Paint, shorten, strip_ansi, tame_ansi
 from forge.cli.render.tree import job_info
+from forge.core.pipeline.state import JOB_FINAL
 from forge.model.units import format_weight
 from forge.views.environment import EnvironmentView
 from forge.views.release import ReleaseView
@@ -119,15 +120,19 @@ class Plain(Quiet):
         self.stream = stream
         self.paint = paint
         self._told: dict[tuple[str, str], str] = {}
-        self._machines: set[str] = set()
+        self._views: dict[str, View] = {}
 
     def show(self, changes: Changes) -> None:
-        """Write what changed. Log lines come before the end of their job, and after its beginning."""
-        begun = [line for view in changes.views for line in self._changed(view, ends=False)]
-        ended = [line for view in changes.views for line in self._changed(view, ends=True)]
-        logged = [log_line(line, self.paint, many=len(self._machines) > 1) for line in changes.lines]
-        for text in (*begun, *logged, *ended):
-            self.stream.write(text + "\n")
+        """Write what changed, job by job: its beginning, its lines, its end."""
+        for view in changes.views:
+            self._views[view.id if isinstance(view, RunView) else view.name] = view
+        lines: dict[tuple[str, str], list[LogLine]] = {}
+        for line in changes.lines:
+            lines.setdefault((line.run, line.job), []).append(line)
+        for view in self._views.values():
+            texts = self._of_run(view, lines) if isinstance(view, RunView) else self._of_environment(view)
+            for text in texts:
+                self.stream.write(text + "\n")
         self.stream.flush()
 
     def note(self, text: str) -> None:
@@ -135,34 +140,41 @@ class Plain(Quiet):
         self.stream.write(text + "\n")
         self.stream.flush()
 
-    def _changed(self, view: View, *, ends: bool) -> Iterator[str]:
-        machine = view.id if isinstance(view, RunView) else view.name
-        self._machines.add(machine)
-        if isinstance(view, RunView):
-            yield from self._run_changed(view, ends=ends)
-        elif ends:
-            for release in reversed(view.releases):
-                yield from self._told_anew((machine, release.id), release_line(release, self.paint))
-
-    def _run_changed(self, view: RunView, *, ends: bool) -> Iterator[str]:
-        prefix = f"{view.id}/" if len(self._machines) > 1 else ""
+    def _of_run(self, view: RunView, lines: dict[tuple[str, str], list[LogLine]]) -> Iterator[str]:
+        many = len(self._views) > 1
+        known = any(run == view.id for run, _ in self._told)
         for job in view.jobs:
-            under_way = job.state in {"running", "queued"}
-            if job.state == "pending" or under_way == ends:
-                continue
+            text = f"{self._label(view, job)} {self.paint.icon(job.state)} {_job_words(job, self.paint)}"
             mark = f"{job.state} {job.attempt} {job.waits_for}"
-            text = (
-                f"{self.paint.bold(f'[{prefix}{job.name}]')} {self.paint.icon(job.state)} {_job_words(job, self.paint)}"
+            begins = job.state in {"running", "queued", "retrying"}
+            told = self._told.setdefault((view.id, job.name), mark if not known and job.state in JOB_FINAL else "")
+            if begins and told != mark:
+                yield text
+            for line in lines.get((view.id, job.name), ()):
+                yield log_line(line, self.paint, many=many)
+            if not begins and job.state != "pending" and told != mark:
+                yield text
+            self._told[view.id, job.name] = mark
+        mark = "" if view.state in {"queued", "running"} else view.state
+        if mark and self._told.get((view.id, "")) != mark:
+            yield f"{self.paint.bold(view.id)} {self.paint.state(view.state)}" + (
+                f": {view.message}" if view.message else ""
             )
-            yield from self._told_anew((view.id, job.name), text, mark)
-        if ends and view.state not in {"queued", "running"}:
-            text = f"{self.paint.bold(view.id)} {self.paint.state(view.state)}"
-            yield from self._told_anew((view.id, ""), text + (f": {view.message}" if view.message else ""))
+        self._told[view.id, ""] = mark
 
-    def _told_anew(self, key: tuple[str, str], text: str, mark: str = "") -> Iterator[str]:
-        if self._told.get(key) != (mark or text):
-            self._told[key] = mark or text
-            yield text
+    def _label(self, view: RunView, job: JobView) -> str:
+        prefix = f"{view.id}/" if len(self._views) > 1 else ""
+        return self.paint.bold(f"[{prefix}{job.name}]")
+
+    def _of_environment(self, view: EnvironmentView) -> Iterator[str]:
+        known = any(name == view.name for name, _ in self._told)
+        for release in reversed(view.releases):
+            text = release_line(release, self.paint)
+            told = self._told.get((view.name, release.id))
+            self._told[view.name, release.id] = text
+            if told != text and (known or not release.final):
+                yield text
+        self._told[view.name, ""] = view.state
 
 
 def _job_words(job: JobView, paint: Paint) -> str:

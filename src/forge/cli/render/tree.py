@@ -162,6 +162,7 @@ def _release_header(release: ReleaseView, paint: Paint) -> list[tuple[str, str]]
         ("Waits for", release.waits_for),
         ("Earliest", clock(release.earliest) if release.earliest else ""),
         ("Reason", release.reason),
+        ("Note", release.note),
         ("Duration", format_duration(release.duration) if release.duration is not None else ""),
     ]
 

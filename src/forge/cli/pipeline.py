@@ -72,13 +72,13 @@ def graph(
     parameters: Parameters = [],  # noqa: B006
 ) -> None:
     """Print the graph of the jobs: text for here, Mermaid for Markdown, SVG for a page."""
-    from forge.cli.render.graph import draw_graph
+    from forge.core.pipeline.graph import mermaid, svg, text_tree
     from forge.engine.planning import load
-    from forge.views.plan import plan_view
 
     session = session_of(context)
     pick(format_, GRAPH_FORMATS, "format")
-    say(draw_graph(plan_view(load(session.project, pairs(parameters, "-p"))), format_))
+    draw = {"text": text_tree, "mermaid": mermaid, "svg": svg}[format_]
+    say(draw(load(session.project, pairs(parameters, "-p"))))
 
 
 def schema(

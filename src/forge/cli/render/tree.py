@@ -9,7 +9,7 @@ from time import localtime, strftime
 from forge.cli.render.paint import Paint, pad, shorten, strip_ansi, width
 from forge.model.units import format_duration, format_size, format_weight
 from forge.views.environment import ArmView, EnvironmentView
-from forge.views.plan import PlannedJob, PlanView
+from forge.views.plan import JobOutline, PlanView, StepOutline, summary
 from forge.views.release import ReleaseView
 from forge.views.run import JobView, RunView, StepView
 
@@ -44,6 +44,11 @@ def header(pairs: Sequence[tuple[str, str]]) -> list[str]:
     shown = [(name, value) for name, value in pairs if value]
     column = max((len(name) for name, _ in shown), default=0) + 1
     return [f"{pad(name + ':', column)}  {value}" for name, value in shown]
+
+
+def counted(number: int, word: str) -> str:
+    """Return `1 replica`, `2 replicas`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def clock(at: float | None) -> str:
@@ -183,7 +188,7 @@ def _arm_node(arm: ArmView, view: EnvironmentView, paint: Paint) -> Node:
     info = f"{weight}  {arm.role}"
     if arm.requests:
         failed = f", {arm.failed_requests} failed"
-        info += f"  {arm.requests} requests" + (paint.red(failed) if arm.failed_requests else "")
+        info += f"  {counted(arm.requests, 'request')}" + (paint.red(failed) if arm.failed_requests else "")
     below = [
         Node(f"{paint.icon(arm.state)} replicas", f"{replicas.ready}/{replicas.desired} ready{_replica_notes(arm)}")
     ]
@@ -192,33 +197,33 @@ def _arm_node(arm: ArmView, view: EnvironmentView, paint: Paint) -> Node:
 
 
 def _replica_notes(arm: ArmView) -> str:
-    notes = [f"{arm.replicas.restarts} restarts" if arm.replicas.restarts else "", arm.replicas.message]
+    notes = [counted(arm.replicas.restarts, "restart") if arm.replicas.restarts else "", arm.replicas.message]
     return "".join(f"  {note}" for note in notes if note)
 
 
 def plan_tree(view: PlanView, paint: Paint) -> list[str]:
     """Return a plan: what would run, in which order, at which gates, and what the deploys would do."""
-    dirty = " with uncommitted changes" if view.dirty else ""
     lines = header(
         [
             ("Pipeline", paint.bold(view.name)),
             ("File", view.file),
-            ("Source", _source(view.commit, view.ref) + dirty if view.commit else ""),
+            ("Commit", view.commit[:12]),
             ("Plan", view.digest[:12]),
             ("Parameters", ", ".join(f"{name}={value}" for name, value in view.parameters.items())),
             ("Secrets", ", ".join(view.secrets)),
+            ("Environments", ", ".join(f"{one.name} ({one.target})" for one in view.environments)),
         ]
     )
-    lines += ["", *draw([_planned_node(job, paint) for job in view.jobs]), "", f"Plan: {view.summary}."]
+    lines += ["", *draw([_planned_node(job, paint) for job in view.jobs]), "", f"Plan: {summary(view)}."]
     return lines
 
 
-def _planned_node(job: PlannedJob, paint: Paint) -> Node:
+def _planned_node(job: JobOutline, paint: Paint) -> Node:
     info = [f"wave {job.wave}"]
     if job.depends_on:
         info.append(f"after {', '.join(job.depends_on)}")
     if job.concurrency:
-        info.append(f"one at a time in `{job.concurrency}`")
+        info.append(f"in turn with others of `{job.concurrency}`")
     below = []
     if job.gate is not None:
         who = f" of {', '.join(job.gate.approvers)}" if job.gate.approvers else ""
@@ -226,11 +231,21 @@ def _planned_node(job: PlannedJob, paint: Paint) -> Node:
         below.append(Node(f"{paint.icon('waiting_approval')} asks {count}", job.gate.message))
     if job.when:
         below.append(Node(f"when {job.when}"))
-    for step in job.steps:
-        when = f"when {step.when}" if step.when else ""
-        run_on = {"failure": "on failure: ", "always": "always: "}.get(step.run_on, "")
-        below.append(Node(f"• {run_on}{_first_line(step.name)}", when))
-    for deploy in job.deploys:
-        what = deploy.version or deploy.artifact
-        below.append(Node(f"→ releases {what} to {deploy.environment}".replace("  ", " "), deploy.strategy))
+    below += [_planned_step(step, paint) for step in job.steps]
     return Node(paint.bold(job.name), "  ".join(info), below)
+
+
+def _planned_step(step: StepOutline, paint: Paint) -> Node:
+    when = f"when {step.when}" if step.when else ""
+    run_on = {"failure": "on failure: ", "always": "always: "}.get(step.run_on, "")
+    icon = paint.icon("waiting_approval" if step.kind == "approve" else "pending")
+    node = Node(f"{icon} {run_on}{_first_line(step.name)}", when)
+    deploy = step.deploy
+    if deploy is not None:
+        what = deploy.version or deploy.artifact
+        replicas = f", {counted(deploy.replicas, 'replica')}" if deploy.replicas else ""
+        node.below.append(Node(f"{deploy.strategy}: {what} to {deploy.environment}{replicas}"))
+        node.below += [Node(words) for words in deploy.steps]
+        node.below += [Node(f"back if {words}") for words in deploy.checks]
+    node.below += [Node(f"fails if {words}") for words in step.checks]
+    return node

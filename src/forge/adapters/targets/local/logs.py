@@ -81,22 +81,38 @@ class _Follower:
         self.label = label
         self.position = position
         self.rest = b""
+        self.aside = path.with_name(f"{path.name}.1")
+        self.rotated_at = self._rotation()
+
+    def _rotation(self) -> int:
+        try:
+            return self.aside.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def read(self) -> list[str]:
         try:
-            with self.path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size < self.position:
-                    self.position = 0  # it was rotated
-                file.seek(self.position)
-                data = file.read(256 * 1024)
+            # A log that was rotated is read to its end where it is now, then from its beginning.
+            moved = self._rotation()
+            data = b""
+            if moved != self.rotated_at:
+                data = _from(self.aside, self.position)
+                self.rotated_at, self.position = moved, 0
+            added = _from(self.path, self.position)
         except OSError:
             return []
-        self.position += len(data)
+        self.position += len(added)
+        data += added
         *whole, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > 256 * 1024:
             whole, self.rest = [*whole, self.rest], b""
         return [f"{self.label}: {line.decode(errors='replace')}" for line in whole]
+
+
+def _from(path: Path, position: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(position)
+        return file.read(LIMIT)
 
 
 async def read_logs(

@@ -24,6 +24,8 @@ from forge.model.units import format_weight
 
 _LIVE_WAIT = 5.0
 _MEMBERS_WAIT = 5.0
+_HOPELESS = 3
+"""After so many failed starts in a row a request does not wait for the next one."""
 _ACKNOWLEDGE_WAIT = 2.0
 _TABLES_KEPT = 20
 
@@ -158,6 +160,8 @@ class Operations:
             process = supervisor.state.proxy.process
             if process is not None and is_alive(process) and await supervisor.files.wait_live(0.0):
                 return
+            if process is None and supervisor.state.proxy.crashes >= _HOPELESS:
+                break
             await asyncio.sleep(0.01)
         why = supervisor.state.proxy.message or "it has not come up yet"
         msg = f"the proxy of {supervisor.state.environment} does not run: {why}"

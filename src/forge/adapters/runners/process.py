@@ -22,7 +22,8 @@ SLICE = 1 << 16
 LINGER = 1.0
 """Seconds that background children may take to end by themselves after the command: `| tee` has a last line."""
 POLL = 0.01
-WATCHDOG_GRACE = 5.0
+ORPHAN_GRACE = 5.0
+"""Seconds between TERM and KILL for the processes of a worker that has died."""
 
 T = TypeVar("T")
 
@@ -35,10 +36,13 @@ class ProcessRunner:
     apart: `kill` finds only processes that were started in the same scope.
     """
 
-    def __init__(self, worker: str = "", *, scope: str = "", watchdog: bool = True) -> None:
+    def __init__(
+        self, worker: str = "", *, scope: str = "", watchdog: bool = True, orphan_grace: float = ORPHAN_GRACE
+    ) -> None:
         self.worker = worker or uuid.uuid4().hex
         self.scope = scope
         self._wants_watchdog = watchdog
+        self._orphan_grace = orphan_grace
         self._lifeline: int | None = None
 
     async def run(
@@ -116,7 +120,7 @@ class ProcessRunner:
         program = Path(__file__).with_name("watchdog.py")
         try:
             subprocess.Popen(
-                [sys.executable, "-I", "-S", str(program), self.worker, str(WATCHDOG_GRACE)],
+                [sys.executable, "-I", "-S", str(program), self.worker, str(self._orphan_grace)],
                 stdin=ours,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -16,7 +16,9 @@ def sleeper():
     started = []
 
     def start(*argv: str, **env: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(argv or ("sleep", "60"), env={"PATH": os.environ["PATH"], **env}, start_new_session=True)
+        process = subprocess.Popen(
+            argv or ("sleep", "60"), env={"PATH": os.environ["PATH"], **env}, start_new_session=True
+        )
         started.append(process)
         return process
 

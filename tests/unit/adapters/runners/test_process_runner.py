@@ -292,7 +292,10 @@ async def test_kill_finds_processes_of_a_dead_worker_by_the_step(shell, tmp_path
     task = asyncio.create_task(
         dead.run(
             ["bash", "-c", "(setsid sleep 309 &); touch ready; sleep 310"],
-            key=key, cwd=tmp_path, env=ENV, output=Kept(),
+            key=key,
+            cwd=tmp_path,
+            env=ENV,
+            output=Kept(),
         )  # fmt: skip
     )
     await until((tmp_path / "ready").exists)

@@ -24,7 +24,7 @@ class Sink:
     def write(self, data): pass
 
 async def main():
-    runner = ProcessRunner(sys.argv[1])
+    runner = ProcessRunner(sys.argv[1], orphan_grace=0.5)
     await runner.run(["bash", "-c", sys.argv[2]], key="k", cwd=Path(sys.argv[3]), env={"PATH": os.environ["PATH"]}, output=Sink())
     print("ended", flush=True)
     await asyncio.sleep(60)
@@ -88,7 +88,9 @@ def test_everything_ends_when_the_worker_is_killed(worker, tmp_path, number):
 def test_term_comes_before_kill(worker, tmp_path):
     name = f"worker-{tmp_path.name}"
     # With the worker its end of the pipe is gone too: what the shell says of its children would be a SIGPIPE.
-    process = worker(name, "exec 2>&-; trap 'echo cleaned > cleaned; exit' TERM; touch ready; while true; do sleep 0.02; done")
+    process = worker(
+        name, "exec 2>&-; trap 'echo cleaned > cleaned; exit' TERM; touch ready; while true; do sleep 0.02; done"
+    )
     wait_for((tmp_path / "ready").exists)
     process.kill()
     wait_for((tmp_path / "cleaned").exists)

@@ -294,6 +294,7 @@ def check_invariants(
     """Invariants 1, 2 and 8 of the architecture, and the shape of every decision."""
     state = decision.state
     _check_weights(before, state, seen, strict=strict)
+    _check_rollbacks(state, seen)
     _check_scaling(before, decision, seen)
     _check_waiting(state)
     keys = [action.key for action in decision.actions]
@@ -333,6 +334,16 @@ def _check_weights(before: EnvironmentState, state: EnvironmentState, seen: Obse
         assert weight <= bound + 2 or not strict or not before.stable, (version, weight, bound, weights)
 
 
+def _check_rollbacks(state: EnvironmentState, seen: Observation) -> None:
+    """Invariant 3: what rolls back has, in the same tick, no more than what stable cannot carry."""
+    if seen.replicas is None or state.traffic is None:
+        return
+    spare = max(0.0, WHOLE - capacity_of(state, state.stable, seen)) if state.stable else WHOLE
+    for release in state.releases.values():
+        if release.status == "rolling_back":
+            assert state.traffic.weights.get(release.version, 0) <= spare + 2, (release, state.traffic.weights)
+
+
 def _check_scaling(before: EnvironmentState, decision: Decision[EnvironmentState], seen: Observation) -> None:
     slack = max(
         (r.strategy.max_unavailable for r in decision.state.releases.values() if r.strategy.name == "rolling"),
@@ -342,18 +353,21 @@ def _check_scaling(before: EnvironmentState, decision: Decision[EnvironmentState
         if action.kind == "remove":
             version = action.payload["version"]
             assert version != decision.state.stable
-            assert seen.weights is not None and seen.weights.get(version, 0) == 0, (
-                f"{version} removed while it carries traffic"
-            )
+            assert seen.weights is not None or before.traffic is None
+            assert (seen.weights or {}).get(version, 0) == 0, f"{version} removed while it carries traffic"
             assert decision.state.traffic is None or version not in decision.state.traffic.weights
         if action.kind == "ensure" and action.payload["version"] in before.versions:
             version, size = action.payload["version"], action.payload["replicas"]
             if size >= before.versions[version].wanted:
                 continue
-            assert seen.weights is not None, "scaled down without knowing the split"
+            assert seen.weights is not None or before.traffic is None, "scaled down without knowing the split"
             full = before.versions[version].version.config["replicas"]
+            if version == before.stable == decision.state.stable:
+                assert any(r.strategy.name == "rolling" for r in decision.state.releases.values()), (
+                    "stable keeps its size"
+                )
             asked = decision.state.traffic.weights.get(version, 0) if decision.state.traffic else 0
-            carries = max(seen.weights.get(version, 0), asked)
+            carries = max((seen.weights or {}).get(version, 0), asked)
             assert (size + slack) / full * WHOLE >= carries - 2, (version, size, carries)
 
 

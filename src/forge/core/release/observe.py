@@ -78,7 +78,7 @@ def _with_count(known: VersionState, seen: ReplicaCount | None, now: float) -> V
 
 
 def _absorb_split(tick: Tick) -> None:
-    weights = tick.observation.weights
+    weights = tick.split
     if weights is None:
         return
     tick.change(observed={version: weight for version, weight in weights.items() if weight > 0})

@@ -69,8 +69,14 @@ class Tick:
 
     def observed(self, version: str) -> int | None:
         """Return the weight that the router reports for the version now; None when it cannot be read."""
-        weights = self.observation.weights
-        return None if weights is None else weights.get(version, 0)
+        return None if self.split is None else self.split.get(version, 0)
+
+    @property
+    def split(self) -> dict[str, int] | None:
+        """The split that the router reports now. Before the first table was asked for, nothing carries traffic."""
+        if self.observation.weights is None and self.state.traffic is None:
+            return {}
+        return self.observation.weights
 
     def version(self, version: str) -> VersionState | None:
         """Return what is known of the version."""

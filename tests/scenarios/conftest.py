@@ -1,0 +1,8 @@
+"""Makes `world.py` importable from the scenarios beside it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

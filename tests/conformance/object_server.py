@@ -51,9 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
             return self._answer(200, body.encode())
         if "delete" in query:
-            for name in re.findall("<Key>(.*?)</Key>", content.decode()):
+            names = re.findall("<Key>(.*?)</Key>", content.decode())
+            for name in names:
                 self.server.objects.pop(f"{path.rstrip('/')}/{name}", None)
-            return self._answer(200, b"<DeleteResult></DeleteResult>")
+            deleted = "".join(f"<Deleted><Key>{name}</Key></Deleted>" for name in names)
+            return self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
         parts = self.server.uploads.pop(query["uploadId"][0])
         self.server.objects[path] = b"".join(parts[number] for number in sorted(parts))
         return self._answer(200, b'<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')

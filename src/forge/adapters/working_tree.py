@@ -92,10 +92,20 @@ def _walk(
 def _ignored(
     path: PurePosixPath, is_folder: bool, rules: tuple[tuple[PurePosixPath, pathspec.GitIgnoreSpec], ...]
 ) -> bool:
-    """The nearest .gitignore that says anything about a path decides."""
+    """The nearest .gitignore that says anything about a path decides, and in it the last rule that does."""
     for folder, spec in reversed(rules):
         name = str(path.relative_to(folder)) + ("/" if is_folder else "")
-        said = spec.check_file(name).include
-        if said is not None:
-            return said
+        for rule in reversed(list(spec.patterns)):
+            if rule.include is not None and _names(rule, name):
+                return bool(rule.include)
     return False
+
+
+def _names(rule: pathspec.Pattern, name: str) -> bool:
+    """Tell whether a rule names this very entry. The library also matches what is below a named folder, which
+    git does not: a rule that brings a folder back says nothing about the files in it."""
+    regex = getattr(rule, "regex", None)
+    if regex is None:
+        return False
+    below = "ps_d" in regex.groupindex
+    return any(not below or found["ps_d"] is None or found.end("ps_d") == len(name) for found in regex.finditer(name))

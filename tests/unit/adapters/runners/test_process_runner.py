@@ -296,7 +296,7 @@ async def test_kill_finds_processes_of_a_dead_worker_by_the_step(shell, tmp_path
             cwd=tmp_path,
             env=ENV,
             output=Kept(),
-        )  # fmt: skip
+        )
     )
     await until((tmp_path / "ready").exists)
     other = ProcessRunner(scope="tests", watchdog=False)

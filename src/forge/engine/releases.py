@@ -105,8 +105,7 @@ class EngineReleases:
             why = seen.problem or f"nothing was measured of {state.stable or environment}"
             return [{"exceeded": None, "why": why} for _ in thresholds]
         arm = _series(state, seen)
-        findings = [examine(threshold, arm, now) for threshold in thresholds]
-        return [{"exceeded": finding.exceeded, "why": finding.why, **finding.data} for finding in findings]
+        return [_finding(threshold, arm, now) for threshold in thresholds]
 
     async def withdraw(self, run: str, key: str, environment: str, release: str, actor: str) -> bool:
         """Abort a release whose step was told to stop. See ReleaseClient."""
@@ -166,6 +165,15 @@ def _series(state: EnvironmentState, seen: Observation) -> Series:
     replicas = (seen.replicas or {}).get(state.stable)
     readings = (*(sample for sample in past if sample.at < latest.at), latest)
     return Series(state.stable, readings, replicas=replicas.ready if replicas else 0)
+
+
+def _finding(threshold: Threshold, arm: Series, now: float) -> dict[str, Any]:
+    """Return what one threshold says. With `minimum_requests` 0, nobody having asked is no reason to wait."""
+    found = examine(threshold, arm, now)
+    exceeded = found.exceeded
+    if exceeded is None and threshold.minimum_requests == 0 and found.data.get("requests") == 0:
+        return {**found.data, "exceeded": False, "why": "no requests, and none are asked for"}
+    return {**found.data, "exceeded": exceeded, "why": found.why}
 
 
 def _view(release: ReleaseState) -> dict[str, Any]:

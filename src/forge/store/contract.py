@@ -203,12 +203,29 @@ class Slots(Protocol):
 class Store(Protocol):
     """One database. Made by `forge.store.database.open_store(url)` (`sqlite:///path` or `postgresql://…`)."""
 
-    machines: Machines
-    intents: Intents
-    inbox: Inbox
-    log: Log
-    documents: Documents
-    slots: Slots
+    @property
+    def machines(self) -> Machines:
+        """See Machines."""
+
+    @property
+    def intents(self) -> Intents:
+        """See Intents."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """See Inbox."""
+
+    @property
+    def log(self) -> Log:
+        """See Log."""
+
+    @property
+    def documents(self) -> Documents:
+        """See Documents."""
+
+    @property
+    def slots(self) -> Slots:
+        """See Slots."""
 
     async def now(self) -> float:
         """Return the database's time."""

@@ -61,20 +61,22 @@ async def _rolled_out(context: StepContext, config: VerifyConfig) -> str:
 
 async def _checked(context: StepContext, config: VerifyConfig) -> StepResult:
     """Check until every limit could be judged and `for_seconds` have passed; the first that is exceeded decides."""
-    waited = 0.0
+    waited, told = 0.0, ""
     while True:
         findings = await context.releases.examine(config.environment, config.thresholds)
-        for finding in findings:
-            context.say(finding["why"])
+        words = "; ".join(finding["why"] for finding in findings) or "there is nothing to check"
+        if words != told:
+            context.say(words)
+            told = words
         exceeded = [finding for finding in findings if finding["exceeded"]]
         if exceeded:
             return StepResult("failed", exceeded[0]["why"], outputs=_numbers(exceeded[0]))
         unknown = [finding["why"] for finding in findings if finding["exceeded"] is None]
         if not unknown and waited >= config.for_seconds:
-            words = "; ".join(finding["why"] for finding in findings) or "there is nothing to check"
             return StepResult("succeeded", words, outputs=_numbers(findings[0]) if findings else {})
         if unknown and waited >= max(config.timeout, config.for_seconds):
-            return StepResult("error", f"nothing could be judged within {format_duration(waited)}: {unknown[0]}")
+            late = f"nothing could be judged within {format_duration(waited)}: {unknown[0]}"
+            return StepResult("error", f"{late} (`minimum_requests: 0` accepts a version that nobody asks)")
         limit = config.for_seconds if not unknown else max(config.timeout, config.for_seconds)
         pause = min(config.interval, max(LOOK, limit - waited))
         await asyncio.sleep(pause)

@@ -124,7 +124,7 @@ def _check_secrets(assembly: Assembly, pipeline: PipelineModel) -> None:
         try:
             leaves.env_name(name)
         except leaves.LeafError as error:
-            assembly.problems.append(document.problem("name", f"a secret {error}", path, hint=error.hint, key=True))
+            assembly.problems.append(document.problem("name", f"`secrets.{name}` {error}", path, hint=error.hint, key=True))
     jobs = [(("jobs", name, "env"), job.env) for name, job in pipeline.jobs.items()]
     for section, env in [(("env",), pipeline.env), *jobs]:
         for name in env.keys() & pipeline.secrets.keys():

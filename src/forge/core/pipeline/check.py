@@ -18,7 +18,7 @@ def check_jobs(assembly: Assembly) -> Iterator[Diagnostic]:
     dependencies = {name: draft.plan.depends_on for name, draft in assembly.jobs.items()}
     for draft in assembly.jobs.values():
         yield from _unknown_jobs(draft, assembly)
-    for loop in cycles(dependencies):
+    for loop in cycles({name: [n for n in needs if n != name] for name, needs in dependencies.items()}):
         path = " -> ".join(f"`{name}`" for name in loop)
         hint = f"`{loop[0]}` waits for itself; remove one of these"
         place = _dependency_place(assembly.jobs[loop[0]], loop[1])

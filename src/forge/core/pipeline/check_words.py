@@ -115,7 +115,7 @@ def _expression(expression: str, scope: Scope, place: Place, fragment: str = "")
     problem = expressions.check(expression)
     if problem:
         hint = _hint_for(expression)
-        at = fragment or expression
+        at = fragment or expression or "${{"
         yield place.problem_at(at, "expression", problem, hint=hint)
         return
     for path in expressions.references(expression):

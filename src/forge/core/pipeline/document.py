@@ -38,10 +38,20 @@ class Document:
         for step in path:
             found = node.child(step)
             if found is None:
-                # What is missing is told at the key that it is missing under.
-                return name.span
+                # What is missing is told at the key that it is missing under; a short form has no keys.
+                return name.span if node.kind == "mapping" else node.span
             name, node = found
         return name.span if key else node.span
+
+    def existing(self, path: Path) -> Path:
+        """Return as much of `path` as the file has: a short form such as `retry: 3` has no `attempts`."""
+        node = self.root
+        for depth, step in enumerate(path):
+            found = node.child(step)
+            if found is None:
+                return path[:depth] if node.kind != "mapping" else path
+            node = found[1]
+        return path
 
     def find(self, path: Path, text: str) -> Span:
         """Return the place of `text` inside the (perhaps many-lined) value at `path`."""

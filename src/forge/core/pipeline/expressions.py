@@ -140,7 +140,7 @@ def _compile_words(message: str, expression: str) -> str:
     if syntax := re.match(r"Syntax error: (?:mismatched|extraneous) input '([^']*)'", problem):
         return f"`{syntax[1]}` is not expected here (column {place[2] if place else 1})"
     if syntax := re.match(r"Syntax error: token recognition error at: '(.*)'", problem):
-        return f"`{syntax[1]}` means nothing in an expression"
+        return f"`{syntax[1].strip()}` means nothing in an expression"
     return f"the expression is not valid: {problem[:200]}"
 
 

@@ -86,10 +86,10 @@ def svg(plan: Plan) -> str:
     layout = place(dependencies(plan), widths)
     by_name = {job.name: job for job in plan.jobs}
     title = escape(plan.name or "pipeline")
+    box = f"{layout.width:.0f} {layout.height:.0f}"
+    size = f'viewBox="0 0 {box}" width="{layout.width:.0f}" height="{layout.height:.0f}"'
     rows = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" '
-        f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" width="{layout.width:.0f}" '
-        f'height="{layout.height:.0f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" {size}>',
         f"<title>{title}: {len(plan.jobs)} jobs in {len(waves(dependencies(plan)))} waves</title>",
         _STYLE,
         *(_line(edge) for edge in layout.edges),

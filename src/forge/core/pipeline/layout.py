@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from forge.core.pipeline.order import waves
 
@@ -90,7 +91,7 @@ def _order(layers: list[list[str]], chains: list[list[str]]) -> None:
     before: dict[str, list[str]] = {}
     after: dict[str, list[str]] = {}
     for chain in chains:
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in pairwise(chain):
             before.setdefault(other, []).append(one)
             after.setdefault(one, []).append(other)
     for sweep in range(_SWEEPS):

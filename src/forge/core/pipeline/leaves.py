@@ -210,27 +210,21 @@ def scalar(value: Any) -> str | int | float | bool:
     raise LeafError(f"must be text, a number or a boolean, not {kind_of(value)}")
 
 
-def env(value: Any) -> dict[str, str]:
-    """Return environment variables; numbers and booleans become the text that they were written as."""
-    if not isinstance(value, dict):
-        raise LeafError(f"must be a mapping of names to values, not {kind_of(value)}", "write `NAME: value`")
-    variables: dict[str, str] = {}
-    for key, item in value.items():
-        env_name(key)
-        if isinstance(item, (dict, list)) or item is None:
-            raise LeafError(f"has {kind_of(item)} for `{key}`", 'a value is text; for no text write `""`', at=key)
-        if "\0" in written(item):
-            raise LeafError(f"has a NUL in `{key}`", at=key)
-        variables[key] = written(item)
-    return variables
+def env_value(value: Any) -> str:
+    """Return an environment variable's value; numbers and booleans become the text that they were written as."""
+    if isinstance(value, (dict, list)) or value is None:
+        raise LeafError(f"must be text, not {kind_of(value)}", 'for no text write `""`')
+    if "\0" in written(value):
+        raise LeafError("has a NUL in it")
+    return written(value)
 
 
 def env_name(value: str) -> str:
     """Return the name of an environment variable that a user may set."""
     if not ENV_NAME.fullmatch(value):
-        raise LeafError(f"has a name that no shell takes: `{value[:60]}`", "use letters, digits and `_`", at=value)
+        raise LeafError(f"is not a name that a shell takes: `{value[:60]}`", "use letters, digits and `_`")
     if value.upper().startswith("FORGE_"):
-        raise LeafError(f"cannot set `{value[:60]}`", "names that begin with FORGE_ are set by Forge", at=value)
+        raise LeafError(f"cannot be set: `{value[:60]}`", "names that begin with FORGE_ are set by Forge")
     return value
 
 

@@ -115,14 +115,15 @@ def _job(job: JobPlan, wave: int, plan: Plan) -> JobOutline:
 
 
 def _step(step: StepPlan, plan: Plan) -> StepOutline:
-    seconds, deploy, checks = 0.0, None, ()
+    seconds, deploy = 0.0, None
+    checks: tuple[str, ...] = ()
     if step.kind == "deploy":
         deploy = _deploy(msgspec.convert(step.config, DeployConfig), plan)
         seconds = deploy.minimal_seconds
     elif step.kind == "verify":
         config = msgspec.convert(step.config, VerifyConfig)
         seconds = config.for_seconds
-        checks = tuple(map(check_words, config.thresholds))  # type: ignore[assignment]
+        checks = tuple(map(check_words, config.thresholds))
     return StepOutline(step.id, step.kind, step.name, step.run_on, step.when, seconds, deploy, checks)
 
 
@@ -185,7 +186,7 @@ def _strategy_step(step: StrategyStep) -> str:
 
 def check_words(threshold: Threshold) -> str:
     """Return a rule as people say it: `more than 5% of requests answered 5xx in 5m 0s`."""
-    over = format_duration(threshold.over)
+    over = format_duration(threshold.over).removesuffix(" 0s").removesuffix(" 0m")
     if threshold.metric == "error_rate":
         return f"more than {threshold.above * 100:g}% of requests answered 5xx in {over}"
     if threshold.metric == "latency":

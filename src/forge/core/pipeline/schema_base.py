@@ -53,11 +53,6 @@ DURATION_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["3
 FRACTION_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["5%"]}
 SIZE_SCHEMA: dict[str, Any] = {"type": ["string", "integer"], "examples": ["512MiB"]}
 LIST_SCHEMA: dict[str, Any] = {"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA}]}
-ENV_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": {"type": ["string", "number", "boolean"]},
-    "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"},
-}
 SCALAR_SCHEMA: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 
 Text = Annotated[str, Leaf(leaves.text, TEXT_SCHEMA)]
@@ -76,7 +71,10 @@ Positive = Annotated[int, Leaf(leaves.positive, {"type": "integer", "minimum": 1
 Number = Annotated[float, Leaf(leaves.number, {"type": "number", "minimum": 0})]
 Flag = Annotated[bool, Leaf(leaves.flag, {"type": "boolean"})]
 TextList = Annotated[tuple[str, ...], Leaf(leaves.text_list, LIST_SCHEMA)]
-Env = Annotated[dict[str, str], Leaf(leaves.env, ENV_SCHEMA)]
+Env = dict[
+    Annotated[str, Leaf(leaves.env_name, {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"})],
+    Annotated[str, Leaf(leaves.env_value, {"type": ["string", "number", "boolean"]})],
+]
 Condition = Annotated[str, Leaf(leaves.condition, {"type": ["string", "boolean"]})]
 AnyScalar = Annotated[str | int | float | bool, Leaf(leaves.scalar, SCALAR_SCHEMA)]
 

@@ -32,7 +32,7 @@ Runner = Annotated[str, choice(*RUNNERS)]
 def _axes(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise leaves.LeafError(f"must be a mapping of axes to lists, not {leaves.kind_of(value)}", "write `os: [a, b]`")
-    axes: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, Any] = {}
     for name, values in value.items():
         if name in {"include", "exclude"}:
             axes[name] = _combinations(name, values)

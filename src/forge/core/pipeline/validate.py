@@ -27,6 +27,7 @@ FOREIGN = {
 }  # fmt: skip
 """How other tools call it."""
 _MAX_ROUNDS = 8
+_EXTRA = "extra_forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def validate(model: type[M], document: Document) -> Validated[M]:
     data = document.data
     problems: list[Diagnostic] = []
     told: set[tuple[Any, ...]] = set()
+    cut: set[Path] = set()
     for round_number in range(_MAX_ROUNDS):
         seen = Seen()
         try:
@@ -54,17 +56,32 @@ def validate(model: type[M], document: Document) -> Validated[M]:
                 seen = Seen()
                 errors = _errors(model, data, seen) or errors
             found = [(tuple(error["loc"]), error) for error in errors.errors(include_url=False)]
+            misspelt = {(*path[:-1], _meant(path, data, seen)) for path, error in found if error["type"] == _EXTRA}
             for path, error in found:
+                if _follows(path, error["type"], cut) or (error["type"] == "missing" and path in misspelt):
+                    continue
                 diagnostic = _diagnostic(document, path, error, data, seen)
                 if (mark := (diagnostic.line, diagnostic.column, diagnostic.message)) not in told:
                     told.add(mark)
                     problems.append(diagnostic)
             for path, error in found:
+                cut.add(path)
                 if not _cut(data, path, error["type"]):
                     return Validated(None, _in_order(problems), whole=False)
         else:
             return Validated(checked, _in_order(problems), whole=not problems)
     return Validated(None, _in_order(problems), whole=False)
+
+
+def _follows(path: Path, kind: str, cut: set[Path]) -> bool:
+    """Tell whether an error is only there because something was cut out before."""
+    return (kind == "missing" and path in cut) or any(gone[:-1] == path for gone in cut)
+
+
+def _meant(path: Path, data: Any, seen: Seen) -> str:
+    """Return the key that an unknown key most likely stands for."""
+    known = seen.known.get(id(_at(data, path[:-1])), ())
+    return did_you_mean(str(path[-1]), known).removeprefix("did you mean `").removesuffix("`?")
 
 
 def _errors(model: type[M], data: Any, seen: Seen) -> ValidationError | None:
@@ -82,16 +99,20 @@ def _in_order(problems: list[Diagnostic]) -> tuple[Diagnostic, ...]:
 def _diagnostic(document: Document, path: Path, error: Any, data: Any, seen: Seen) -> Diagnostic:
     kind = error["type"]
     last = str(path[-1]) if path else ""
-    if kind == "extra_forbidden":
+    if kind == _EXTRA:
         return _unknown_key(document, path, last, data, seen)
     if kind == "missing":
         owner = seen.titles.get(id(_at(data, path[:-1])), _subject(path[:-1]))
         hint = f"add `{last}:`"
         return document.problem("missing-key", f"{owner} needs `{last}`", path[:-1], hint=hint, key=True)
     context = error.get("ctx", {})
+    if path and path[-1] == "[key]":
+        path = path[:-1]
+        context["at"] = "\0"
     if kind == "forge":
+        path = document.existing(path)
         at = context.get("at") or ""
-        inside = (*path, at) if at else path
+        inside = (*path, at) if at and at != "\0" else path
         message = f"{_subject(path)} {context['message']}"
         key = bool(at) or context["code"] in {"gate-never-opens", "no-steps", "step-kind"}
         return document.problem(context["code"], message, inside, hint=context["hint"], key=key)
@@ -142,13 +163,13 @@ def _at(data: Any, path: Path) -> Any:
 
 def _cut(data: Any, path: Path, kind: str) -> bool:
     """Remove what is wrong. A step becomes one that does nothing, so that the others keep their numbers."""
-    if kind == "missing":
+    if kind == "missing" or path[-1:] == ("[key]",):
         path = path[:-1]
     for depth in range(len(path) - 1):
         steps = _at(data, path[: depth + 1])
         index = path[depth + 1]
         if path[depth] in STEP_LISTS and isinstance(index, int) and isinstance(steps, list):
-            if len(path) > depth + 2 or kind != "extra_forbidden":
+            if len(path) > depth + 2 or kind != _EXTRA:
                 steps[index] = {"run": ":"}
             return True
     for length in range(len(path), 0, -1):

@@ -32,7 +32,7 @@ RATE = 150
 FAULT = 0.25
 """The share of requests that the bad version fails."""
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class WentWrong(Exception):
@@ -161,7 +161,7 @@ def check_that_all_is_well(load: Load, version: str) -> Tally:
 def summary(releases: list[Release], whole: Tally, exposure: float) -> dict[str, Any]:
     """Print the table and return what the last line says."""
     table = Table(title="What the users met", title_justify="left", show_edge=False, pad_edge=False)
-    for heading in ("release", "outcome", "took", "its requests", "failed", "as Forge counted"):
+    for heading in ("release", "outcome", "took", "its requests", "failed", "Forge, while releasing"):
         table.add_column(heading, justify="left" if heading in {"release", "outcome"} else "right")
     colours = {"promoted": "green", "rolled_back": "red"}
     for one in releases:
@@ -178,7 +178,7 @@ def summary(releases: list[Release], whole: Tally, exposure: float) -> dict[str,
     requests, failed = whole.requests.total(), whole.failed.total()
     tell(
         f"Of {requests} requests [bold]{failed}[/] failed ({failed / requests:.2%}). "
-        f"The bad version was gone {exposure:.1f} s after its first error; nobody had to do anything."
+        f"The bad version was gone {exposure:.1f} s after its first error, and nobody had to do anything."
     )
     _, good, bad = releases
     return {

@@ -57,7 +57,8 @@ class StepPerformer:
         key = StepKey(payload["job"], payload["attempt"], payload["step"], payload["step_attempt"])
         job = plan.job(key.job)
         step = next(step for step in job.steps if step.id == key.step)
-        begun = self._project.step_log(run.id, key.job, key.attempt, f"{key.step}.{key.step_attempt}.begun")
+        log = self._project.step_log(run.id, key.job, key.attempt, key.step)
+        begun = log.with_name(f"{log.name}.{key.step_attempt}.begun")
         again = begun.exists()
         if again:
             await self._runner.kill(process_key(run.id, action.key))

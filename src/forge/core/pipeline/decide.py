@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,12 +187,24 @@ def _derive_status(tick: Tick) -> None:
         return
     if run.slot is not None and run.slot.state != "held":
         status, waits_for = "queued", waits_for_slot(run.slot)
-    elif statuses & {"running", "queued", "retrying"}:
+    elif statuses & {"running", "retrying"} or not _all_behind_gates(tick):
         status, waits_for = "running", ""
     else:
         gates = [job.name for job in _with_status(tick, "waiting_approval")]
         status, waits_for = "waiting", f"approval of {name_list(gates)}"
     _set_status(tick, status, waits_for)
+
+
+def _all_behind_gates(tick: Tick) -> bool:
+    """Tell whether every queueing job waits for places that jobs of this very run hold while they wait for people."""
+    waiting = Counter(job.slot.group for job in _with_status(tick, "waiting_approval") if job.slot is not None)
+    for job in _with_status(tick, "queued"):
+        concurrency = tick.index.jobs[job.name].concurrency
+        if job.slot is None or concurrency is None or job.slot.state != "queued":
+            return False
+        if waiting[job.slot.group] < concurrency.limit:
+            return False
+    return True
 
 
 def _set_status(tick: Tick, status: str, waits_for: str) -> None:

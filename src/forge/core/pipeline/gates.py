@@ -50,6 +50,8 @@ def open_gate(tick: Tick, plan_job: JobPlan, job: JobState, step: StepPlan | Non
     if step is not None:
         job = with_step(tick, job, step.id, StepState("running", 1, started_at=tick.now))
     approval = _approval_of(step) if step else plan_job.gate or Approval()
+    if approval.timeout is not None:
+        tick.wake(tick.now + approval.timeout)
     text = _waits_for(tick, approval, ())
     job = tick.change(job, status="waiting_approval", waiting_since=tick.now, waits_for=text)
     message = f"{job.name} waits for {text}" + (f": {approval.message}" if approval.message else "")

@@ -157,8 +157,9 @@ def _begin(tick: Tick, plan_job: JobPlan, job: JobState, **fields: Any) -> JobSt
     deadline = None if plan_job.timeout is None else tick.now + plan_job.timeout
     again = f" (attempt {attempt})" if attempt > 1 else ""
     tick.tell("job_started", f"{job.name} started{again}", job=job.name, attempt=attempt)
+    votes = tuple(vote for vote in job.votes if not vote.gate)  # gates in the middle of the job ask again
     job = replace(
-        job, status="running", attempt=attempt, steps={step.id: _PENDING for step in plan_job.steps},
+        job, status="running", attempt=attempt, votes=votes, steps={step.id: _PENDING for step in plan_job.steps},
         started_at=tick.now, finished_at=None, deadline=deadline, message="", waits_for="", ending="", **fields,
     )  # fmt: skip
     tick.put(job)
@@ -228,8 +229,6 @@ def _strike_deadline(tick: Tick, plan_job: JobPlan, job: JobState) -> JobState:
         took = format_duration(plan_job.timeout or 0.0)
         tick.tell("job_timed_out", f"{job.name}: its timeout of {took} passed", job=job.name, attempt=job.attempt)
         job = end_main(tick, plan_job, job, "timed_out", f"the job's timeout of {took} passed")
-        if job.deadline is not None:
-            tick.wake(job.deadline)
     return job
 
 

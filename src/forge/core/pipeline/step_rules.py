@@ -85,6 +85,8 @@ def end_main(tick: Tick, plan_job: JobPlan, job: JobState, ending: str, message:
         return job
     ending = ending if ending in {"failed", "timed_out", "lost", "cancelled", "rejected"} else "error"
     deadline = None if plan_job.timeout is None else tick.now + plan_job.timeout
+    if deadline is not None:
+        tick.wake(deadline)
     return tick.change(job, ending=ending, message=message, deadline=deadline)
 
 

@@ -195,9 +195,9 @@ class World:
         found = set()
         for process in psutil.process_iter(["pid", "cmdline", "status"]):
             words = process.info["cmdline"] or []
-            if process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
-                if any(str(self.folder) in word or str(self.service) in word for word in words):
-                    found.add(process.pid)
+            ours = any(str(self.folder) in word or str(self.service) in word for word in words)
+            if ours and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                found.add(process.pid)
         return found
 
 

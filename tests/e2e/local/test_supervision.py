@@ -108,7 +108,7 @@ async def test_killing_forge_touches_neither_agent_nor_replicas(world, tmp_path)
         """)
     )
     cookie = {"FORGE_STEP": "deploy", "FORGE_WORKER": "worker-1", "API_TOKEN": "geheim"}
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220  killed as a whole group below
         [sys.executable, str(script)], env=os.environ | cookie, stdout=subprocess.PIPE, start_new_session=True
     )
     try:

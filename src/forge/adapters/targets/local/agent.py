@@ -12,28 +12,34 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from forge.adapters.targets.local.folders import EnvironmentFolder, agent_socket
 from forge.adapters.targets.local.operations import Operations
-from forge.adapters.targets.local.supervisor import Supervisor, forgotten
+from forge.adapters.targets.local.records import forgotten
+from forge.adapters.targets.local.supervisor import Supervisor
 
 _LINE_LIMIT = 64 * 1024 * 1024
 
 
 def main(arguments: list[str]) -> int:
-    """Detach, and be the agent of the folder in `arguments`; the caller's process returns at once."""
+    """Detach, and be the agent of the folder in `arguments`. Returns to the caller when there is an agent: 0, or
+    1 if it ended at its start."""
     folder = EnvironmentFolder(Path(arguments[0]))
+    told, tell = os.pipe()
     # Twice: the caller neither gets a zombie, nor finds the agent among its descendants.
     if os.fork() > 0:
-        return 0
+        os.close(tell)
+        return 0 if os.read(told, 1) else 1
+    os.close(told)
     os.setsid()
     if os.fork() > 0:
         os._exit(0)
     os.chdir("/")
     os.umask(0o077)
     try:
-        be_agent(folder)
+        be_agent(folder, lambda: _tell(tell))
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -41,20 +47,30 @@ def main(arguments: list[str]) -> int:
     os._exit(0)
 
 
-def be_agent(folder: EnvironmentFolder) -> None:
-    """Be the agent, unless there is one already."""
+def _tell(pipe: int) -> None:
+    """Let the process that started us end: there is an agent now."""
+    try:
+        os.write(pipe, b"+")
+    except BrokenPipeError:
+        pass
+    os.close(pipe)
+
+
+def be_agent(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
+    """Be the agent, unless there is one already. `started` is called when there is one."""
     folder.root.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        started()
         return
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
-    asyncio.run(serve(folder))
+    asyncio.run(serve(folder, started))
 
 
-async def serve(folder: EnvironmentFolder) -> None:
+async def serve(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
     """Adopt what there is, answer requests, and look after everything until told to leave."""
     supervisor = Supervisor(folder)
     leaving = asyncio.Event()
@@ -79,6 +95,7 @@ async def serve(folder: EnvironmentFolder) -> None:
     path = agent_socket(supervisor.runtime)
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(connected, str(path), limit=_LINE_LIMIT)
+    started()
     looking_after = asyncio.create_task(supervisor.run())
     told = asyncio.create_task(leaving.wait())
     await asyncio.wait({looking_after, told}, return_when=asyncio.FIRST_COMPLETED)

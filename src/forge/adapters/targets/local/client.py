@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from forge.adapters.targets.local.folders import EnvironmentFolder, agent_socket
+from forge.adapters.targets.local.logs import last_lines
 from forge.adapters.targets.local.protocol import PROTOCOL, Answer, Request, raise_error
 from forge.adapters.targets.local.replicas import clean_environment
 from forge.model.configs import EnvoyRouterConfig
@@ -104,5 +105,6 @@ def _spawn(folder: EnvironmentFolder) -> None:
             start_new_session=True, timeout=20,
         )  # fmt: skip
     if process.returncode != 0:
-        msg = f"the environment's agent ended with code {process.returncode} at its start"
+        last = " ".join(last_lines(folder.agent_log, 1))
+        msg = f"the environment's agent ended at its start: {last}"
         raise DependencyFailed(msg, hint=f"its log is {folder.agent_log}")

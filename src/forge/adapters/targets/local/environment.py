@@ -15,7 +15,7 @@ from forge.adapters.routers.envoy import EnvoyRouter
 from forge.adapters.signals.local import LocalSignals
 from forge.adapters.targets.local.client import AgentClient
 from forge.adapters.targets.local.folders import EnvironmentFolder
-from forge.adapters.targets.local.supervisor import load_state, state_view
+from forge.adapters.targets.local.records import load_state, state_view
 from forge.adapters.targets.local.target import LocalTarget
 from forge.model.configs import EnvoyRouterConfig
 from forge.model.errors import UsageError

@@ -13,6 +13,9 @@ from urllib.parse import quote
 
 from forge.model.errors import DependencyFailed
 
+_LONGEST_BASE = 60
+"""The path of a socket has at most 107 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentFolder:
@@ -74,18 +77,24 @@ class EnvironmentFolder:
         """
         record = self.root / "runtime"
         try:
-            recorded = Path(record.read_text().strip())
-            if recorded.is_absolute():
-                return _private(recorded)
+            recorded, _, owner = record.read_text().strip().partition("\n")
+            # A copied folder brings along the record of the one that it was copied from.
+            if owner == str(self.root.resolve()):
+                return _private(Path(recorded))
         except FileNotFoundError:
             pass
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        parent = Path(base) / "forge" if base and os.access(base, os.W_OK) else Path(f"/tmp/forge-{os.getuid()}")  # noqa: S108  checked by _private
         name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:16]
-        folder = _private(_private(parent) / name)
+        folder = _private(_private(_runtime_base()) / name)
         self.root.mkdir(parents=True, exist_ok=True)
-        replace_file(record, f"{folder}\n")
+        replace_file(record, f"{folder}\n{self.root.resolve()}\n")
         return folder
+
+
+def _runtime_base() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given and len(given) < _LONGEST_BASE and os.access(given, os.W_OK):
+        return Path(given) / "forge"
+    return Path(f"/tmp/forge-{os.getuid()}")  # noqa: S108  _private checks whose it is
 
 
 def _private(folder: Path) -> Path:

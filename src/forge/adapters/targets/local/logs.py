@@ -26,9 +26,10 @@ def rotate(path: Path, limit: int = LIMIT) -> bool:
     try:
         if path.stat().st_size <= limit:
             return False
-        aside = path.with_name(f"{path.name}.1")
-        shutil.copyfile(path, aside)
+        coming = path.with_name(f"{path.name}.new")
+        shutil.copyfile(path, coming)
         os.truncate(path, 0)
+        coming.rename(path.with_name(f"{path.name}.1"))
     except OSError:
         return False
     return True

@@ -181,10 +181,22 @@ def unwant(state: AgentState, version: str) -> AgentState:
 
 def adopt(state: AgentState, alive: set[str], now: float) -> AgentState:
     """Take over from an agent that is gone: replicas not in `alive` are treated as having exited."""
+    state = replace(state, replicas={key: _clamped(r, now) for key, r in state.replicas.items()})
     for key, replica in state.replicas.items():
         if replica.process is not None and key not in alive:
             state = on_exit(state, key, "was gone when the agent came back", "", now)
     return state
+
+
+def _clamped(replica: Replica, now: float) -> Replica:
+    """Return a replica with no time in the future, as one from before a reboot would have."""
+    return replace(
+        replica,
+        since=min(replica.since, now),
+        started_at=min(replica.started_at, now),
+        ready_since=None if replica.ready_since is None else min(replica.ready_since, now),
+        retry_at=min(replica.retry_at, now) if replica.since > now else replica.retry_at,
+    )
 
 
 def count(state: AgentState) -> dict[str, ReplicaCount]:

@@ -15,7 +15,7 @@ Phase = Literal["waiting", "running", "draining", "stopping"]
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """One replica. Times are the agent's clock (seconds since the epoch)."""
+    """One replica. Times are seconds since the machine's boot, asleep or awake."""
 
     version: str
     number: int
@@ -74,6 +74,8 @@ class AgentState(msgspec.Struct, frozen=True):
     """All of it. `token` is the largest fencing token that was seen."""
 
     environment: str = ""
+    folder: str = ""
+    """Where it was saved: the processes of a copied state belong to the original."""
     token: int = 0
     wishes: dict[str, Wish] = {}
     replicas: dict[str, Replica] = {}

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +28,7 @@ from forge.adapters.targets.local.processes import (
     watch,
 )
 from forge.adapters.targets.local.proxy import ProxyFiles
+from forge.adapters.targets.local.records import forgotten, load_state, since_boot, state_view
 from forge.adapters.targets.local.replicas import (
     Gated,
     choose_port,
@@ -38,7 +38,7 @@ from forge.adapters.targets.local.replicas import (
     start_gated,
 )
 from forge.adapters.targets.local.state import AgentState, Replica
-from forge.model.errors import CorruptData, DependencyFailed
+from forge.model.errors import DependencyFailed
 
 _HOUSEKEEPING = 5.0
 _DRAIN_POLL = 0.05
@@ -47,12 +47,15 @@ _DRAIN_POLL = 0.05
 class Supervisor:
     """The one that looks after an environment. Use from one event loop only; `state` is always as saved."""
 
-    def __init__(self, folder: EnvironmentFolder, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: EnvironmentFolder, *, clock: Callable[[], float] = since_boot) -> None:
         self.folder = folder
         self.runtime = folder.runtime()
         self.files = ProxyFiles(folder, self.runtime)
         self.clock = clock
         self.state = load_state(folder)
+        root = str(folder.root.resolve())
+        if self.state.folder != root:
+            self.state = replace(forgotten(self.state), folder=root)
         self.changed = asyncio.Event()
         self.settled = asyncio.Condition()
         self.traffic = asyncio.Lock()
@@ -88,6 +91,7 @@ class Supervisor:
             if replica.process is not None and key not in alive:
                 kill_leftovers(replica.process, _mark(replica))
         state = reconcile.adopt(self.state, alive, self.clock())
+        state = replace(state, proxy=replace(state.proxy, retry_at=0.0))
         process = state.proxy.process
         if process is not None and not self._watch("", process):
             state = proxy_process.on_exit(state, "was gone when the agent came back", self.clock())
@@ -340,61 +344,6 @@ class Supervisor:
     def view(self) -> dict[str, Any]:
         """Return everything for people, as JSON data."""
         return state_view(self.state, os.getpid())
-
-
-def state_view(state: AgentState, agent: int | None) -> dict[str, Any]:
-    """Return an environment's state for people, as JSON data."""
-    counts = reconcile.count(state)
-    versions = {
-        version: {
-            **msgspec.to_builtins(counts[version]),
-            "command": list(wish.config.command),
-            "replicas": [
-                {
-                    "replica": replica.number,
-                    "pid": replica.process.pid if replica.process else None,
-                    "port": replica.port,
-                    "phase": replica.phase,
-                    "ready": replica.ready,
-                    "restarts": replica.restarts,
-                    "message": replica.message,
-                }
-                for replica in sorted(state.replicas.values(), key=lambda r: r.number)
-                if replica.version == version
-            ],
-        }
-        for version, wish in state.wishes.items()
-    }
-    proxy = state.proxy
-    host = f"[{proxy.config.listen}]" if ":" in proxy.config.listen else proxy.config.listen
-    return {
-        "environment": state.environment,
-        "agent": agent,
-        "address": f"http://{host}:{proxy.port}" if proxy.port else None,
-        "proxy": {
-            "pid": proxy.process.pid if proxy.process else None,
-            "restarts": proxy.restarts,
-            "message": proxy.message,
-        },
-        "versions": versions,
-    }
-
-
-def load_state(folder: EnvironmentFolder) -> AgentState:
-    """Return the saved state, or a fresh one. Raises CorruptData when it cannot be read."""
-    try:
-        return msgspec.json.decode(folder.state.read_bytes(), type=AgentState)
-    except FileNotFoundError:
-        return AgentState()
-    except (msgspec.DecodeError, OSError) as error:
-        msg = f"{folder.state} cannot be read: {error}"
-        raise CorruptData(msg) from None
-
-
-def forgotten(state: AgentState) -> AgentState:
-    """Return what stays when an environment was taken down: its token and its port."""
-    proxy = replace(state.proxy, process=None, tables={}, message="", retry_at=0.0, crashes=0)
-    return replace(state, environment="", wishes={}, replicas={}, stopping=False, proxy=proxy)
 
 
 def _mark(replica: Replica) -> str:

@@ -43,6 +43,8 @@ class Tending:
     ) -> None:
         self.claim = claim
         self.task: asyncio.Task[None] | None = None
+        self.left_behind = False
+        """The database could not be told that the machine is given back."""
         self._store = store
         self._kind = kind
         self._still_ours = still_ours
@@ -95,10 +97,12 @@ class Tending:
             await self._end_actions()
         if self._lost or not self._still_ours():
             return
-        with contextlib.suppress(DependencyFailed):
+        try:
             if self._fresh:
                 await self._store.intents.finish_all(self.claim, tuple(self._fresh))
             await self._store.machines.let_go(self.claim)
+        except DependencyFailed:
+            self.left_behind = True
 
     async def _tend(self) -> None:
         while not self._over:

@@ -46,7 +46,6 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._max_machines = max_machines
         self._tendings: dict[str, Tending] = {}
-        self._gone: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._stopping = False
         self._begin_anew()
@@ -55,6 +54,7 @@ class Worker:
         """Take a new id: what the old one held is given up and will be reaped."""
         self.id = f"{self._name}-{uuid.uuid4().hex[:12]}"
         self._lease_end = float("-inf")
+        self._unsure = False
 
     async def run(self, stop: asyncio.Event, only: tuple[str, ...] = ()) -> None:
         """Work until `stop` is set, on the machines in `only` or on all.
@@ -80,12 +80,15 @@ class Worker:
         mark = self._store.mark()
         self._changed.clear()
         try:
+            if self._unsure:
+                await self._make_sure()
             for machine in await self._store.machines.told(self.id) if self._tendings else ():
                 if machine in self._tendings:
                     self._tendings[machine].tell()
             await self._claim(only)
             pause = await self._pause(only)
         except DependencyFailed:
+            self._unsure = True
             pause = RETRY_SECONDS
         if pause <= 0:
             await asyncio.sleep(0)
@@ -111,16 +114,19 @@ class Worker:
         if room < 1:
             return
         before, worker = steady(), self.id
-        try:
-            claims = await self._store.machines.claim(worker, tuple(self._kinds), room, self._lease_seconds, only)
-        except DependencyFailed:
-            # Nobody knows whether it happened: give back whatever we do not know of.
-            await self._store.machines.let_go_all(worker, tuple(self._tendings))
-            raise
+        claims = await self._store.machines.claim(worker, tuple(self._kinds), room, self._lease_seconds, only)
         if claims and worker == self.id:
             self._lease_end = max(self._lease_end, before + self._lease_seconds)
         for claim in claims:
             self._tend(claim)
+
+    async def _make_sure(self) -> None:
+        """After a failure of the database: it may have leased us machines, or told us something, in an answer that
+        never came. Give back whatever we do not know of, and let all others look."""
+        await self._store.machines.let_go_all(self.id, tuple(self._tendings))
+        for tending in self._tendings.values():
+            tending.tell()
+        self._unsure = False
 
     def _tend(self, claim: Claim) -> None:
         tending = Tending(
@@ -138,6 +144,7 @@ class Worker:
         def ended(_task: asyncio.Task[None]) -> None:
             if self._tendings.get(claim.machine) is tending:
                 del self._tendings[claim.machine]
+            self._unsure = self._unsure or tending.left_behind
             self._changed.set()
 
         task.add_done_callback(ended)

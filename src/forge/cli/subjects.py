@@ -115,7 +115,7 @@ class EnvironmentSubject:
         return (self.machine,)
 
     async def look(self) -> EnvironmentView:
-        """Return the environment's view."""
+        """Return the environment's view, as its last tick saw it."""
         return environment_view(await environment_state(self.engine, self.machine), time.time())
 
     async def settled(self, view: RunView | EnvironmentView) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from forge.cli.gates import Gatekeeper
 from forge.cli.render.progress import Changes, Happening, LogLine, Progress, View
-from forge.cli.subjects import Subject, worst
+from forge.cli.subjects import EnvironmentSubject, Subject, worst
 from forge.cli.tail import CHUNK, LogTail
 from forge.model.errors import ExitCode
 from forge.views.run import RunView
@@ -46,9 +46,11 @@ class Foreground:
         self.logs = logs
         self.everything = everything
         self.views: dict[str, View] = {}
-        self._after = dict.fromkeys((subject.machine for subject in subjects), 0)
+        self._after: dict[str, int] = {}
         self._tails: dict[tuple[str, str, int, str], LogTail] = {}
         self._drained: set[tuple[str, str, int, str]] = set()
+        self._beside: dict[str, EnvironmentSubject] = {}
+        """The environments that the runs release to: shown beside them, but not waited for."""
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._signal = 0
@@ -103,6 +105,10 @@ class Foreground:
         for worker in self._workers.values():
             if worker.done():
                 worker.result()
+        own = {subject.machine for subject in self.subjects}
+        for machine in wanted - own - self._beside.keys():
+            self._beside[machine] = EnvironmentSubject(self.engine, machine)
+            self._after[machine] = await self._newest_event(machine)
 
     async def _begin(self) -> None:
         """Take what is there now as known: steps that are over already have shown their logs to somebody before."""
@@ -129,9 +135,10 @@ class Foreground:
                 self.views[subject.machine] = view
                 changed.append(view)
             settled &= await subject.settled(view)
-        events = [event for subject in self.subjects for event in await self._events(subject.machine)]
+        beside = tuple([await subject.look() for subject in self._beside.values()])
+        events = [event for machine in self._after for event in await self._events(machine)]
         lines = self._new_lines(final=False)
-        await asyncio.to_thread(self.progress.show, Changes(tuple(changed), tuple(events), tuple(lines)))
+        await asyncio.to_thread(self.progress.show, Changes(tuple(changed), tuple(events), tuple(lines), beside))
         while settled and (rest := self._new_lines(final=True)):
             await asyncio.to_thread(self.progress.show, Changes(lines=tuple(rest)))
         if self.gatekeeper is not None:

@@ -136,9 +136,9 @@ def _steps(strategy: Strategy, release: ReleaseState) -> tuple[StrategyStepView,
 def _next_commands(environment: str, release: ReleaseState) -> tuple[str, ...]:
     if release.status in {"aborted", "rolled_back", "failed"}:
         return (f"forge release retry {environment}",)
-    if release.status == "promoted":
+    if release.status == "promoted" and release.previous:
         return (f"forge rollback {environment}",)
-    if release.status == "superseded":
+    if release.status in {"promoted", "superseded"}:
         return ()
     if release.status == "waiting_approval":
         return (f"forge release approve {environment}", f"forge release abort {environment}")

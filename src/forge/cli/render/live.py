@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from forge.cli.render.paint import Paint, shorten, strip_ansi
-from forge.cli.render.progress import Changes, LogLine, View, log_line
-from forge.cli.render.tree import Node, draw, environment_tree, job_info
+from forge.cli.render.progress import Changes, LogLine, View, log_line, warnings
+from forge.cli.render.tree import Node, draw, environment_tree, job_info, release_tree
 from forge.model.units import format_duration
 from forge.views.environment import EnvironmentView
 from forge.views.run import JobView, RunView
@@ -32,6 +32,7 @@ class LiveTree:
             file=stream, force_terminal=True, no_color=not paint.colour, highlight=False, markup=False, soft_wrap=False
         )
         self.views: dict[str, View] = {}
+        self.beside: tuple[EnvironmentView, ...] = ()
         self.last_lines: dict[tuple[str, str], LogLine] = {}
         self._live: Live | None = None
         self._drawn_at = 0.0
@@ -40,7 +41,10 @@ class LiveTree:
         """Let log lines scroll by, then redraw the tree when it is time."""
         for view in changes.views:
             self.views[view.id if isinstance(view, RunView) else view.name] = view
+        self.beside = changes.beside
         live = self._live or self._start()
+        for text in warnings(changes, self.paint):
+            live.console.print(Text.from_ansi(text), soft_wrap=True)
         if changes.lines:
             many = len(self.views) > 1
             text = "\n".join(log_line(line, self.paint, many=many) for line in changes.lines)
@@ -79,6 +83,9 @@ class LiveTree:
         lines: list[str] = []
         for view in self.views.values():
             lines += self._lines_of(view, max(6, (height - 2) // max(1, len(self.views))))
+        for environment in self.beside:
+            if environment.under_way:
+                lines += ["", *release_tree(environment, self.paint)]
         shown = [shorten(line, width - 1) for line in lines[: max(3, height - 2)]]
         return Text.from_ansi("\n".join(shown))
 
@@ -91,8 +98,9 @@ class LiveTree:
         if isinstance(view, EnvironmentView):
             return environment_tree(view, self.paint)[:room]
         duration = format_duration(view.duration) if view.duration is not None else ""
-        title = f"{self.paint.icon(view.state)} {self.paint.bold(view.id)} {view.pipeline}  {view.state}  {duration}"
-        return [title.rstrip(), *draw(self._job_nodes(view, room - 1))]
+        parts = [f"{self.paint.icon(view.state)} {self.paint.bold(view.id)}", view.pipeline, view.state.replace("_", " ")]
+        title = "  ".join(part for part in (*parts, duration) if part)
+        return [title, *draw(self._job_nodes(view, room - 1))]
 
     def _job_nodes(self, view: RunView, room: int) -> list[Node]:
         """The jobs, each with its current step and last log line; calm ones are folded when there is no room."""

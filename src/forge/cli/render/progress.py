@@ -52,6 +52,12 @@ class Changes(msgspec.Struct, frozen=True):
     views: tuple[View, ...] = ()
     events: tuple[Happening, ...] = ()
     lines: tuple[LogLine, ...] = ()
+    beside: tuple[EnvironmentView, ...] = ()
+    """The environments that the runs release to."""
+
+
+WARNINGS = {"engine_error", "command_refused", "command_without_effect"}
+"""Kinds of events that a person must see, wherever they come from."""
 
 
 class Progress(Protocol):
@@ -93,15 +99,20 @@ class JsonLines(Quiet):
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self._written: dict[str, object] = {}
 
     def show(self, changes: Changes) -> None:
-        """Write one line for each change."""
+        """Write one line for each change; that time passes is none."""
         for event in changes.events:
             self._write("event", event)
         for line in changes.lines:
             self._write("log", line)
-        for view in changes.views:
-            self._write("run" if isinstance(view, RunView) else "environment", view)
+        for view in (*changes.views, *changes.beside):
+            kind, name = ("run", view.id) if isinstance(view, RunView) else ("environment", view.name)
+            timeless = _without_durations(msgspec.to_builtins(view))
+            if self._written.get(name) != timeless:
+                self._written[name] = timeless
+                self._write(kind, view)
         self.stream.flush()
 
     def note(self, text: str) -> None:
@@ -111,6 +122,21 @@ class JsonLines(Quiet):
 
     def _write(self, kind: str, value: object) -> None:
         self.stream.write(json.dumps({"type": kind, **msgspec.to_builtins(value)}, ensure_ascii=False) + "\n")
+
+
+def _without_durations(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_durations(inner) for name, inner in value.items() if name != "duration"}
+    return [_without_durations(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def warnings(changes: Changes, paint: Paint) -> list[str]:
+    """Return the events that a person must see, in words."""
+    return [
+        f"{paint.yellow('⚠')} {event.machine}: {strip_ansi(event.message)}"
+        for event in changes.events
+        if event.kind in WARNINGS
+    ]
 
 
 class Plain(Quiet):
@@ -129,6 +155,8 @@ class Plain(Quiet):
         lines: dict[tuple[str, str], list[LogLine]] = {}
         for line in changes.lines:
             lines.setdefault((line.run, line.job), []).append(line)
+        for text in warnings(changes, self.paint):
+            self.stream.write(text + "\n")
         for view in self._views.values():
             texts = self._of_run(view, lines) if isinstance(view, RunView) else self._of_environment(view)
             for text in texts:

@@ -152,6 +152,18 @@ def environment_tree(view: EnvironmentView, paint: Paint) -> list[str]:
     return lines + next_lines(view.next, paint)
 
 
+def release_tree(view: EnvironmentView, paint: Paint) -> list[str]:
+    """Return the releases under way in an environment, each in a few lines, and its versions."""
+    lines = []
+    for release in view.under_way:
+        step = _step_text(release)
+        lines.append(f"{paint.icon(release.state)} {paint.bold(release.id)} {release.version}  {release.state}  {step}")
+        failed = paint.red(f"{release.failed_requests} failed") if release.failed_requests else "0 failed"
+        lines.append(f"  {counted(release.requests, 'request')}, {failed}")
+        lines += [f"  waits for {release.waits_for.removeprefix('waits for ')}"] if release.waits_for else []
+    return [line.rstrip() for line in lines] + draw([_arm_node(arm, view, paint) for arm in view.arms])
+
+
 def _release_header(release: ReleaseView, paint: Paint) -> list[tuple[str, str]]:
     actual = "unknown" if release.actual_weight is None else format_weight(release.actual_weight)
     verdict = release.verdict
@@ -167,7 +179,7 @@ def _release_header(release: ReleaseView, paint: Paint) -> list[tuple[str, str]]
         ("Waits for", release.waits_for),
         ("Earliest", clock(release.earliest) if release.earliest else ""),
         ("Reason", release.reason),
-        ("Note", release.note),
+        ("Note", release.note if release.note not in release.reason else ""),
         ("Duration", format_duration(release.duration) if release.duration is not None else ""),
     ]
 

@@ -216,5 +216,5 @@ async def test_a_damaged_source_is_not_unpacked(project, tmp_path):
 
 async def test_a_file_that_cannot_be_read_is_told(project, store, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "files", lambda _: ["gone"])
-    with pytest.raises(DependencyFailed, match="could not be read: .*No such file"):
+    with pytest.raises(DependencyFailed, match=r"could not be read: .*No such file"):
         await source.snapshot(project, store, tmp_path / "scratch")

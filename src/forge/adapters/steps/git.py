@@ -94,6 +94,7 @@ class _Git:
         self._context = context
         self._clone = clone
         self._url = url
+        self._head = "FETCH_HEAD"
         self._env = {
             **context.env,
             "GIT_TERMINAL_PROMPT": "0",
@@ -114,9 +115,9 @@ class _Git:
             # Not every server gives out single commits: fetch all, then look.
             finished, end = await self._git("fetch", "-q", "--no-tags", "origin", "+refs/*:refs/remotes/origin/*")
             if not finished.exit_code:
-                finished, end = await self._git("fetch", "-q", ".", ref)
-                if finished.exit_code:
-                    finished, end = await self._git("update-ref", "FETCH_HEAD", ref)
+                self._head = ref
+                known, _ = await self._git("rev-parse", "-q", "--verify", f"{ref}^{{commit}}")
+                return known.exit_code != 0
         if not finished.exit_code:
             return False
         if any(words in end for words in _NOT_THERE):
@@ -125,7 +126,7 @@ class _Git:
 
     async def take(self, *, submodules: bool) -> str:
         """Write the fetched commit's files; return its id."""
-        await self._need("checkout", "-q", "--detach", "FETCH_HEAD")
+        await self._need("checkout", "-q", "--detach", self._head)
         if submodules:
             await self._need("submodule", "update", "-q", "--init", "--recursive", "--depth=1")
         head = _Capture()

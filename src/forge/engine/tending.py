@@ -129,7 +129,10 @@ class Tending:
         self._poke.clear()
         told, self._told = self._told, False
         commands = tuple(await self._store.inbox.of(self.claim.machine)) if told else ()
+        # News without words (a place became free) came after the outcomes at hand: it gets a tick of its own.
+        again = told and not commands and bool(self._fresh or self._recorded)
         progressed = await self._tick(commands)
+        self._told = self._told or again
         self._failures, self._failure = 0, ""
         if self._told or self._fresh:
             return 0.0

@@ -149,6 +149,8 @@ class EngineReleases:
 
     async def _refusal(self, machine: str, after: int, kind: str) -> str:
         for stored in await self._store.log.read(machine, after=after, limit=_PAGE):
+            if stored.event.kind == "rollback_impossible":
+                return stored.event.message
             if stored.event.kind == "command_without_effect" and stored.event.data.get("command") == kind:
                 return stored.event.message
         return ""

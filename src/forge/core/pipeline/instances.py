@@ -108,6 +108,8 @@ class _Resolver:
             return text
         try:
             resolved: str = reader(expressions.interpolate(text, self.variables))
+            if "${{" in resolved:  # a parameter's value must not become an expression
+                raise leaves.LeafError(f"cannot be {leaves.shown(resolved)}")
         except expressions.ExpressionError:
             return text  # the check of expressions tells it in full
         except leaves.LeafError as error:

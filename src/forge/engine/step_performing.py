@@ -16,7 +16,7 @@ from forge.adapters.masking import Masker, StepLog
 from forge.adapters.paths import inside
 from forge.adapters.runners.base import Runner
 from forge.adapters.steps import registry
-from forge.adapters.steps.base import ReleaseClient, StepContext, StepResult
+from forge.adapters.steps.base import ReleaseClient, Step, StepContext, StepResult
 from forge.adapters.steps.cache import save_caches
 from forge.adapters.steps.private import process_key
 from forge.core.pipeline.keys import StepKey
@@ -41,13 +41,21 @@ class StepPerformer:
     """Performs steps for the machines of runs."""
 
     def __init__(
-        self, store: Store, project: Project, artifacts: ArtifactStore, runner: Runner, releases: ReleaseClient
+        self,
+        store: Store,
+        project: Project,
+        artifacts: ArtifactStore,
+        runner: Runner,
+        releases: ReleaseClient,
+        *,
+        step_of_kind: Callable[[str], Step] = registry.step,
     ) -> None:
         self._store = store
         self._project = project
         self._artifacts = artifacts
         self._runner = runner
         self._releases = releases
+        self._step_of_kind = step_of_kind
         self._workspaces = Workspaces(project, artifacts)
         self._secrets: dict[str, tuple[dict[str, str], Masker]] = {}
 
@@ -88,7 +96,7 @@ class StepPerformer:
                 log.say(_AGAIN)
             try:
                 context = await self._context(plan, run, action, job, step, key, values, log)
-                result = await _within(step.timeout, registry.step(context.step.kind).run(context))
+                result = await _within(step.timeout, self._step_of_kind(context.step.kind).run(context))
             except WorkspaceGone as gone:
                 return Outcome(action.key, "error", 0.0, str(gone), {"workspace_gone": True})
             except ForgeError as error:

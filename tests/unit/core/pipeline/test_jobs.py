@@ -31,7 +31,7 @@ def test_independent_jobs_run_at_once_up_to_the_limit_in_the_order_of_the_plan(m
 
 
 def test_the_plans_own_limit_counts_more_than_the_workers(make):
-    run = make.drive(*(make.job(name) for name in "abc"), max_parallel=4, **{})
+    run = make.drive(*(make.job(name) for name in "abc"), max_parallel=4)
     limited = make.Driver(make.plan(*(make.job(name) for name in "abc"), max_parallel=1), max_parallel=4)
     run.tick()
     limited.tick()

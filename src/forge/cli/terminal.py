@@ -21,6 +21,7 @@ class Terminal:
 
     colour_out: bool = False
     colour_err: bool = False
+    out_is_terminal: bool = False
     interactive: bool = False
     """Whether a question may be asked: a person at a terminal, and no `--no-input`."""
     progress: ProgressMode = "plain"
@@ -62,6 +63,7 @@ def detect(
     return Terminal(
         colour_out=wants_colour(environ, is_terminal=out_is_terminal, no_colour=no_colour),
         colour_err=wants_colour(environ, is_terminal=err_is_terminal, no_colour=no_colour),
+        out_is_terminal=out_is_terminal,
         interactive=in_is_terminal and err_is_terminal and not asked_not_to,
         progress=cast("ProgressMode", chosen),
         width=size[0],

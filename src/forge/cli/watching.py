@@ -75,13 +75,15 @@ class Foreground:
 
     async def _watch(self, timeout: float | None, *, work: bool) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
+        settled = False
         try:
             await self._begin()
             while not self._stop.is_set():
                 if work:
                     await self._employ()
                 began = time.monotonic()
-                if await self._look():
+                settled = await self._look()
+                if settled:
                     return True
                 if deadline is not None and began > deadline:
                     return False
@@ -90,7 +92,7 @@ class Foreground:
                     await asyncio.wait_for(self._stop.wait(), pause)
             return False
         finally:
-            await asyncio.to_thread(self.progress.close)
+            await asyncio.to_thread(self.progress.close, settled=settled)
 
     async def _employ(self) -> None:
         """Have a worker for each machine that belongs to the subjects, or one for everything that is due.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from forge.core.pipeline.state import JOB_FINAL, RUN_FINAL, JobState, RunState, StepState
+from forge.model.configs import ApproveConfig
 from forge.model.plan import Approval, JobPlan, Plan, StepPlan
 
 
@@ -165,27 +166,27 @@ def _job_view(plan: JobPlan, state: JobState, now: float) -> JobView:
         duration=elapsed(state.started_at, state.finished_at, now),
         retry_at=state.retry_at,
         waiting_since=state.waiting_since,
-        gate=_gate_view(_gate_in_force(plan, state), state),
+        gate=_gate_view(*_gate_in_force(plan, state), state),
     )
 
 
-def _gate_in_force(plan: JobPlan, state: JobState) -> Approval | None:
-    """The gate of the job itself or, while one of its `approve` steps waits, of that step."""
+def _gate_in_force(plan: JobPlan, state: JobState) -> tuple[Approval | None, str]:
+    """The gate of the job itself or, while one of its `approve` steps waits, of that step; and that step's id."""
     if state.status == "waiting_approval":
         for step in plan.steps:
             reached = state.steps.get(step.id)
             if step.kind == "approve" and reached is not None and reached.status == "running":
-                return msgspec.convert(step.config.get("approval", {}), Approval)
-    return plan.gate
+                return msgspec.convert(step.config, ApproveConfig).approval, step.id
+    return plan.gate, ""
 
 
-def _gate_view(gate: Approval | None, state: JobState) -> GateView | None:
+def _gate_view(gate: Approval | None, id_: str, state: JobState) -> GateView | None:
     if gate is None:
         return None
     return GateView(
         message=gate.message,
         required=gate.required,
-        given=tuple(vote.actor for vote in state.votes if vote.approve),
+        given=tuple(vote.actor for vote in state.votes if vote.approve and vote.gate == id_),
         approvers=gate.approvers,
         allow_self=gate.allow_self,
         inputs=tuple(

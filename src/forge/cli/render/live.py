@@ -26,8 +26,10 @@ CALM = frozenset({"pending", "succeeded", "skipped", "blocked", "cancelled"})
 class LiveTree:
     """Shows runs and environments on a terminal. Needs a terminal that can move the cursor."""
 
-    def __init__(self, stream: TextIO, paint: Paint) -> None:
+    def __init__(self, stream: TextIO, paint: Paint, *, result_follows: bool = False) -> None:
+        """`result_follows`: the result is printed to the same terminal afterwards, so the tree need not stay."""
         self.paint = paint
+        self.result_follows = result_follows
         self.console = Console(
             file=stream, force_terminal=True, no_color=not paint.colour, highlight=False, markup=False, soft_wrap=False
         )
@@ -70,9 +72,10 @@ class LiveTree:
         self.close()
         yield
 
-    def close(self) -> None:
-        """Draw a last time and give the cursor back."""
+    def close(self, *, settled: bool = False) -> None:
+        """Draw a last time and give the cursor back; the tree goes when its result takes its place."""
         if self._live is not None:
+            self._live.transient = settled and self.result_follows
             self._live.update(self.picture(), refresh=True)
             self._live.stop()
             self._live = None
@@ -98,7 +101,11 @@ class LiveTree:
         if isinstance(view, EnvironmentView):
             return environment_tree(view, self.paint)[:room]
         duration = format_duration(view.duration) if view.duration is not None else ""
-        parts = [f"{self.paint.icon(view.state)} {self.paint.bold(view.id)}", view.pipeline, view.state.replace("_", " ")]
+        parts = [
+            f"{self.paint.icon(view.state)} {self.paint.bold(view.id)}",
+            view.pipeline,
+            view.state.replace("_", " "),
+        ]
         title = "  ".join(part for part in (*parts, duration) if part)
         return [title, *draw(self._job_nodes(view, room - 1))]
 

@@ -72,8 +72,8 @@ class Progress(Protocol):
     def aside(self) -> AbstractContextManager[None]:
         """A context in which the terminal belongs to somebody else, for a question."""
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
+    def close(self, *, settled: bool = False) -> None:
+        """Leave the terminal as it was. `settled`: the end was reached, and its result will be printed."""
 
 
 class Quiet:
@@ -90,7 +90,7 @@ class Quiet:
         """Nothing is in the way."""
         yield
 
-    def close(self) -> None:
+    def close(self, *, settled: bool = False) -> None:
         """Nothing."""
 
 
@@ -241,5 +241,5 @@ def progress_for(terminal: Terminal, stream: TextIO | None = None) -> Progress:
     if terminal.progress == "tty":
         from forge.cli.render.live import LiveTree
 
-        return LiveTree(stream, Paint(terminal.colour_err))
+        return LiveTree(stream, Paint(terminal.colour_err), result_follows=terminal.out_is_terminal)
     return Plain(stream, Paint(terminal.colour_err))

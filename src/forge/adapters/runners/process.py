@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from forge.adapters.runners.base import Finished, OutputSink
 from forge.adapters.runners.live_processes import alive, group_exists, send, send_group
+from forge.adapters.runners.peak_memory import PeakMemory
 from forge.model.errors import DependencyFailed
 
 SLICE = 1 << 16
@@ -106,9 +107,11 @@ class ProcessRunner:
         if command.output_closed and not group_exists(command.pid):
             return
         deadline = asyncio.get_running_loop().time() + min(LINGER, grace)
+        pause = POLL
         while asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(POLL)
-            if command.output_closed and not alive(command.pid, {}):
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+            if command.output_closed and not (group_exists(command.pid) and alive(command.pid, {})):
                 return
         await _end_found(command.pid, {}, grace, set())
         command.drain()
@@ -166,6 +169,7 @@ class _Command:
         self.pid = self._process.pid
         os.set_blocking(self._pipe, False)
         self._pidfd = os.pidfd_open(self.pid)
+        self._watched = PeakMemory(self.pid)
         self._loop.add_reader(self._pipe, self._read)
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -192,10 +196,12 @@ class _Command:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        _, status, usage = os.wait4(self.pid, 0)
-        self.exit_code = os.waitstatus_to_exitcode(status)
-        # A new process inherits the peak of the one that it was forked from; a smaller own peak is hidden by it.
-        self.peak_memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > self._inherited_peak else None
+        self._watched.stop()
+        with contextlib.suppress(ChildProcessError):  # someone else has waited for all children of this process
+            _, status, usage = os.wait4(self.pid, 0)
+            self.exit_code = os.waitstatus_to_exitcode(status)
+            exact = usage.ru_maxrss * 1024 if usage.ru_maxrss > self._inherited_peak else 0
+            self.peak_memory = max(exact, self._watched.bytes) or None
         self._process.returncode = self.exit_code
         if not self.ended.done():
             self.ended.set_result(None)
@@ -242,6 +248,7 @@ async def _end_found(session: int, cookie: Mapping[str, str], grace: float, told
             send(pids, signal.SIGKILL)
         else:
             send(set(pids) - reached, signal.SIGTERM)
+            send(set(pids) - reached, signal.SIGCONT)  # what is stopped could not hear it
             reached |= set(pids)
         await asyncio.sleep(min(pause, max(deadline - loop.time(), POLL)))
         pause = min(pause * 1.5, 0.1)

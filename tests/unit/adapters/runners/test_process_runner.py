@@ -116,8 +116,27 @@ async def test_peak_memory_is_told_where_it_can_be_known(shell):
 
 
 async def test_peak_memory_of_a_small_command_is_not_the_runners_own(shell):
-    small = await shell("true")
-    assert small.peak_memory is None or small.peak_memory < 20_000_000
+    ballast = b"x" * 150_000_000
+    small = await shell("sleep 0.3")
+    assert 500_000 < small.peak_memory < 20_000_000
+    assert len(ballast) > 20_000_000
+
+
+async def test_peak_memory_of_a_grandchild_counts(shell):
+    script = "bash -c 'x=$(head -c 30000000 /dev/zero | tr \\\\0 a); sleep 0.3; true'; true"
+    finished = await shell(script)
+    assert finished.exit_code == 0
+    assert 30_000_000 < finished.peak_memory < 400_000_000
+
+
+async def test_a_stopped_child_is_ended_gently_too(shell, runner, tmp_path):
+    task = asyncio.create_task(shell("trap 'touch heard; exit' TERM; touch ready; kill -STOP $$; sleep 60", grace=5))
+    await until((tmp_path / "ready").exists)
+    await until(lambda: any(psutil.Process(pid).status() == "stopped" for pid in of_worker(runner)))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tmp_path / "heard").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,11 @@ ICONS = {
 
 _GREEN, _RED, _YELLOW, _CYAN, _DIM, _BOLD = "32", "31", "33", "36", "2", "1"
 _COLOURS = {"✔": _GREEN, "✖": _RED, "◌": _CYAN, "◷": _YELLOW, "॥": _YELLOW, "⚠": _YELLOW, "•": _DIM}
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+_ANSI = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, the cursor, clearing
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: title, clipboard
+    r"|\x1b[ -/]*[0-~]?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Paint:
 
 def strip_ansi(text: str) -> str:
     """Return text without escape sequences and without control characters that could move the cursor."""
-    return "".join(letter for letter in _ANSI.sub("", text) if letter >= " " or letter in "\t\n")
+    return _visible(_ANSI.sub("", text))
 
 
 def tame_ansi(text: str) -> str:
@@ -76,13 +80,18 @@ def tame_ansi(text: str) -> str:
 
     A log line must not be able to clear the screen, set the title or write to the clipboard.
     """
+    parts, end = [], 0
+    for match in _ANSI.finditer(text):
+        parts.append(_visible(text[end : match.start()]))
+        if match[0].startswith("\x1b[") and match[0].endswith("m"):
+            parts.append(match[0])
+        end = match.end()
+    return "".join([*parts, _visible(text[end:])])
 
-    def keep_colour(match: re.Match[str]) -> str:
-        sequence = match[0]
-        return sequence if sequence.startswith("\x1b[") and sequence.endswith("m") else ""
 
-    tamed = _ANSI.sub(keep_colour, text)
-    return "".join(letter for letter in tamed if letter >= " " or letter in "\t\n\x1b")
+def _visible(text: str) -> str:
+    """Drop what is left of control characters, those beyond ASCII as well."""
+    return "".join(letter for letter in text if letter in "\t\n" or not (letter < " " or "\x7f" <= letter <= "\x9f"))
 
 
 def width(text: str) -> int:

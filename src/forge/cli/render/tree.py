@@ -118,7 +118,7 @@ def _step_node(step: StepView, paint: Paint) -> Node:
         parts.append(paint.red(f"exit code {step.exit_code}"))
     if step.peak_memory:
         parts.append(paint.dim(format_size(step.peak_memory)))
-    if step.message and step.state not in {"succeeded", "pending"}:
+    if step.message and step.state not in {"succeeded", "pending"} and step.message != f"exit code {step.exit_code}":
         parts.append(step.message)
     return Node(f"{paint.icon(step.state)} {_first_line(step.name)}", "  ".join(parts))
 
@@ -148,7 +148,7 @@ def environment_tree(view: EnvironmentView, paint: Paint) -> list[str]:
         lines += ["", *draw([_arm_node(arm, view, paint) for arm in view.arms])]
     older = [other for other in view.releases[1:] if not other.final]
     for other in older:
-        lines += ["", *header([("Release", other.id), *_release_header(other, paint)[1:]])]
+        lines += ["", *header(_release_header(other, paint))]
     return lines + next_lines(view.next, paint)
 
 

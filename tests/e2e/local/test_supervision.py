@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -303,6 +304,36 @@ async def test_taking_an_environment_down_leaves_its_logs_and_its_port(world) ->
     assert await world.router.address() == address
     assert await world.target.observe() == {}
     await world.up("1.1")
+
+
+async def test_removing_its_folder_ends_an_environment_and_its_path_can_be_used_again(world, eventually) -> None:
+    await world.up("1.0")
+    world.token = 9
+    await world.split(_1_0=10000)
+    before = world.processes()
+    assert len(before) >= 3
+    shutil.rmtree(world.folder)
+    world.token = 1
+    await world.up("1.1")
+    assert set(await world.target.observe()) == {"1.1"}
+
+    async def gone() -> bool:
+        return not before & world.processes()
+
+    await eventually(gone, "what ran before is gone")
+    await world.split(_1_1=10000)
+    assert (await world.get()).version == "1.1"
+
+
+async def test_a_version_may_be_known_before_its_artifact_comes(world, tmp_path) -> None:
+    (tmp_path / "site").mkdir()
+    shutil.copy(world.service, tmp_path / "site" / "app.py")
+    config = {"command": [*world.command[:-1], "app.py"]}
+    version = Version("1.0", artifact="a" * 64, config=config)
+    await world.target.ensure(version, 0, None, 1)
+    assert (await world.target.observe())["1.0"].desired == 0
+    await world.target.ensure(version, 1, str(tmp_path / "site"), 1)
+    await world.ready("1.0")
 
 
 async def test_a_very_long_path_is_no_obstacle(tmp_path) -> None:

@@ -11,6 +11,9 @@ from forge.adapters.routers.envoy_admin import EnvoyAdmin
 from forge.adapters.routers.envoy_config import version_of
 
 FILTER = r"^cluster\.v-.*\.upstream_rq_(\dxx|time)$"
+GONE_KEPT = 50
+"""So many versions that are gone are remembered, for when they come back."""
+
 _LINE = re.compile(r"(envoy_cluster_upstream_rq_(?:xx|time_bucket))\{([^}]*)\} ([0-9.eE+]+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -85,7 +88,14 @@ class EnvoyCounters:
             series.errors += _grown(before.errors, reading.errors)
             _add_latency(series.latency, before.latency, reading.latency)
             series.last = reading
+        self._forget({*readings, *version_ids})
         return {version: self._total(self._series[version]) for version in version_ids}
+
+    def _forget(self, current: set[str]) -> None:
+        """Keep the sums of only so many versions that are gone."""
+        gone = [version for version in self._series if version not in current]
+        for version in gone[: max(0, len(gone) - GONE_KEPT)]:
+            del self._series[version]
 
     @staticmethod
     def _total(series: _Series) -> Counters:

@@ -6,6 +6,9 @@ import msgspec
 
 from forge.adapters.targets.local.processes import ProcessStat, all_stats, trees
 
+GONE_KEPT = 50
+"""So many versions that are gone are remembered, for when they come back."""
+
 
 class Usage(msgspec.Struct, frozen=True):
     """CPU seconds that a version's replicas have used together, and the bytes of the largest of them."""
@@ -50,6 +53,8 @@ class ProcessUsage:
         grown = sum(_grown(last.get(replica, {}), tree) for replica, tree in now.items())
         self._base[version] = self._base.get(version, 0.0) + grown
         self._last[version] = now
+        for gone in [one for one, replicas in self._last.items() if not replicas and one != version][:-GONE_KEPT]:
+            del self._last[gone], self._base[gone]
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,4 @@ def test_a_percent_sign_in_a_version_is_no_command_to_envoy() -> None:
 def test_latency_bounds_grow() -> None:
     assert list(envoy_config.LATENCY_MS) == sorted(set(envoy_config.LATENCY_MS))
     beyond = [bound for bound in envoy_config.LATENCY_MS if 10 <= bound <= 1000]
-    assert all(after / before <= 4 / 3 for before, after in zip(beyond, beyond[1:], strict=False))
+    assert all(after / before <= 4 / 3 for before, after in pairwise(beyond))

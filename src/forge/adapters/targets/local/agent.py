@@ -65,14 +65,25 @@ def be_agent(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
     except BlockingIOError:
         started()
         return
+    held = os.fstat(lock)
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
-    asyncio.run(serve(folder, started))
+
+    def holds() -> bool:
+        """Whether the lock's file is still there: who removes the folder wants the environment gone."""
+        try:
+            return os.path.samestat(folder.lock.stat(), held)
+        except OSError:
+            return False
+
+    asyncio.run(serve(folder, started, holds))
 
 
-async def serve(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
-    """Adopt what there is, answer requests, and look after everything until told to leave."""
+async def serve(folder: EnvironmentFolder, started: Callable[[], None], holds: Callable[[], bool]) -> None:
+    """Adopt what there is, answer requests, and look after everything until told to leave, or until `holds`
+    says that the folder is not ours any more: then everything is stopped."""
     supervisor = Supervisor(folder)
+    supervisor.holds = holds
     leaving = asyncio.Event()
     operations = Operations(supervisor, leaving.set)
     answering: set[asyncio.Task[None]] = set()
@@ -82,7 +93,7 @@ async def serve(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
         assert task is not None
         answering.add(task)
         try:
-            while line := await reader.readline():
+            while (line := await reader.readline()) and holds():
                 writer.write(await operations.answer(line))
                 await writer.drain()
         except (ConnectionError, ValueError):
@@ -100,6 +111,9 @@ async def serve(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
     told = asyncio.create_task(leaving.wait())
     await asyncio.wait({looking_after, told}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
+    if not holds():
+        await supervisor.abandon()
+        return
     path.unlink(missing_ok=True)
     if looking_after.done() and looking_after.exception() is not None:
         raise looking_after.exception()  # type: ignore[misc]

@@ -23,6 +23,7 @@ from forge.model.traffic import TrafficTable
 from forge.model.units import format_weight
 
 _LIVE_WAIT = 5.0
+_LOOK_WAIT = 1.0
 _MEMBERS_WAIT = 5.0
 _HOPELESS = 3
 """After so many failed starts in a row a request does not wait for the next one."""
@@ -110,7 +111,7 @@ class Operations:
         version = request.version
         await self._fence(request)
         supervisor = self.supervisor
-        if not supervisor.folder.working_directory(version.id).is_dir():
+        if request.replicas and not supervisor.folder.working_directory(version.id).is_dir():
             msg = f"the files of version {version.id} are not there"
             raise DependencyFailed(msg)
         wish = Wish(version, request.config, request.replicas)
@@ -153,9 +154,9 @@ class Operations:
         address: str = self.supervisor.view()["address"]
         return address
 
-    async def _proxy_is_up(self) -> None:
+    async def _proxy_is_up(self, patience: float = _LIVE_WAIT) -> None:
         supervisor = self.supervisor
-        deadline = time.monotonic() + _LIVE_WAIT
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             process = supervisor.state.proxy.process
             if process is not None and is_alive(process) and await supervisor.files.wait_live(0.0):
@@ -220,7 +221,7 @@ class Operations:
 
     async def _observed(self, _request: Request) -> Any:
         supervisor = self.supervisor
-        await self._proxy_is_up()
+        await self._proxy_is_up(_LOOK_WAIT)
         version = await supervisor.files.acknowledged()
         table = supervisor.state.proxy.tables.get(version or "")
         return None if table is None else msgspec.to_builtins(table)

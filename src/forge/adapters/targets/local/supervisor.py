@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ from forge.adapters.targets.local.replicas import (
 from forge.adapters.targets.local.state import AgentState, Replica
 from forge.model.errors import DependencyFailed
 
-_HOUSEKEEPING = 5.0
+_HOUSEKEEPING = 2.0
+_ABANDON_GRACE = 2.0
 _DRAIN_POLL = 0.05
 
 
@@ -61,6 +63,8 @@ class Supervisor:
         self.traffic = asyncio.Lock()
         """Held while a table is handed over, and while a version that a table may name goes."""
         self.proxy_wanted = True
+        self.holds: Callable[[], bool] = lambda: True
+        """Whether the environment's folder is still ours."""
         self._saved = self.state
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._watched: dict[str, tuple[ProcessIdentity, int]] = {}
@@ -76,7 +80,7 @@ class Supervisor:
 
     def save(self) -> None:
         """Put the state on disk, if it is not there yet."""
-        if self.state != self._saved:
+        if self.state != self._saved and self.holds():
             replace_file(self.folder.state, msgspec.json.encode(self.state), durable=True, mode=0o600)
             self._saved = self.state
 
@@ -103,7 +107,7 @@ class Supervisor:
         """Look after everything until everything was told to stop and is gone."""
         tasks = [asyncio.create_task(self._drain_watch()), asyncio.create_task(self._housekeeping())]
         try:
-            while not self._done():
+            while not self._done() and self.holds():
                 self.changed.clear()
                 wake_at = await self._step()
                 async with self.settled:
@@ -320,9 +324,26 @@ class Supervisor:
                 quiet.add(key)
         return quiet
 
+    async def abandon(self) -> None:
+        """Stop everything, at once and without a record: the environment's folder was removed."""
+        leaders = [(replica.process, _mark(replica)) for replica in self.state.replicas.values() if replica.process]
+        self.stop_proxy()
+        for process, _ in leaders:
+            signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + _ABANDON_GRACE
+        while time.monotonic() < deadline and any(is_alive(process) for process, _ in leaders):
+            await asyncio.sleep(0.02)
+        self.stop_proxy(signal.SIGKILL)
+        for process, mark in leaders:
+            signal_group(process, signal.SIGKILL)
+            kill_leftovers(process, mark)
+
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
+            if not self.holds():
+                self.changed.set()
+                return
             await asyncio.to_thread(logs.rotate_all, self.folder)
             await asyncio.to_thread(logs.prune, self.folder, set(self.state.wishes))
             self.files.forget(set(self.state.wishes))

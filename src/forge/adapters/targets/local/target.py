@@ -29,7 +29,8 @@ class LocalTarget:
         """Want `replicas` of `version`; unpack its artifact first. See Target."""
         config = target_config(self._defaults | version.config)
         for last in (False, True):
-            await asyncio.to_thread(prepare, self._client.folder, version, artifact)
+            if replicas or artifact is not None or not version.artifact:
+                await asyncio.to_thread(prepare, self._client.folder, version, artifact)
             try:
                 await self._client.ask("ensure", version=version, config=config, replicas=replicas, token=token)
                 return

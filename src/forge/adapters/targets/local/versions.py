@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from forge.adapters.archives import UnsafeArchive, unpack
 from forge.adapters.targets.local.folders import EnvironmentFolder
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.traffic import Version
@@ -22,8 +24,8 @@ class _Origin(msgspec.Struct, frozen=True):
 def prepare(folder: EnvironmentFolder, version: Version, artifact: str | None) -> Path:
     """Return the version's working directory, unpacked from `artifact` if it is not there yet.
 
-    Blocks. Raises UsageError if it is there but was made from another artifact, DependencyFailed if the
-    artifact cannot be unpacked.
+    Blocks. Raises UsageError if it is there but was made from another artifact, or if the archive is unsafe;
+    DependencyFailed if the artifact cannot be read.
     """
     place = folder.version(version.id)
     origin = place / "origin.json"
@@ -33,6 +35,9 @@ def prepare(folder: EnvironmentFolder, version: Version, artifact: str | None) -
             msg = f"version {version.id} was made from another artifact ({known.artifact[:12] or 'none'})"
             raise UsageError(msg, hint="give the deploy a `version` of its own")
         return folder.working_directory(version.id)
+    if version.artifact and artifact is None:
+        msg = f"version {version.id} is not unpacked, and its artifact was not given"
+        raise DependencyFailed(msg)
     folder.versions.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.versions))
     try:
@@ -47,7 +52,10 @@ def prepare(folder: EnvironmentFolder, version: Version, artifact: str | None) -
             # Somebody else was quicker; what they made is the same.
             if not origin.is_file():
                 raise
-    except (OSError, ValueError) as error:
+    except UnsafeArchive as error:
+        msg = f"the artifact of version {version.id} cannot be unpacked: {error.message}"
+        raise UsageError(msg, hint=error.hint) from error
+    except OSError as error:
         msg = f"the artifact of version {version.id} cannot be unpacked: {error}"
         raise DependencyFailed(msg) from error
     finally:
@@ -68,11 +76,11 @@ def put_aside(folder: EnvironmentFolder, version: str) -> Path:
 
 
 def _fill(into: Path, artifact: Path, name: str) -> None:
-    from forge.adapters.archives import unpack
-
+    """Unpack an archive: by its name, or a tar by its content, as a published folder is. A zip must be called
+    so, since programs are zips too (.jar, .pyz)."""
     if artifact.is_dir():
         shutil.copytree(artifact, into, symlinks=True, dirs_exist_ok=True)
-    elif (name or artifact.name).endswith(_ARCHIVES):
+    elif (name or artifact.name).endswith(_ARCHIVES) or tarfile.is_tarfile(artifact):
         unpack(artifact, into)
     else:
         target = into / (Path(name).name or artifact.name)

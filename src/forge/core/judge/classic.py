@@ -106,9 +106,9 @@ def _latency(threshold: Threshold, seen: Window, arm: Series, data: dict[str, An
 
 
 def _cpu(threshold: Threshold, seen: Window, arm: Series, data: dict[str, Any]) -> Finding:
-    if seen.cpu_seconds is None or arm.replicas < 1:
+    if seen.cores is None or arm.replicas < 1:
         return Finding(None, "cannot know yet: no CPU time was measured", data)
-    cores = seen.cpu_seconds / seen.seconds / arm.replicas
+    cores = seen.cores / arm.replicas
     exceeded = cores > threshold.above
     data |= {"value": cores, "seconds": seen.seconds, "replicas": arm.replicas}
     words = (

@@ -19,7 +19,8 @@ class Window(msgspec.Struct, frozen=True):
     requests: int
     errors: int
     latency: tuple[tuple[float, int], ...] = ()
-    cpu_seconds: float | None = None
+    cores: float | None = None
+    """Mean number of cores that all replicas together kept busy."""
     memory: int | None = None
 
     @property
@@ -54,7 +55,7 @@ def window(samples: tuple[Sample, ...], start: float) -> Window | None:
         requests=max(0, after.requests - before.requests),
         errors=max(0, after.errors - before.errors),
         latency=_buckets(before, after),
-        cpu_seconds=_cpu(before, after),
+        cores=_cores(samples[first:]),
         memory=max(memories, default=None),
     )
 
@@ -87,7 +88,9 @@ def _buckets(before: Sample, after: Sample) -> tuple[tuple[float, int], ...]:
     return tuple(rising)
 
 
-def _cpu(before: Sample, after: Sample) -> float | None:
-    if before.cpu_seconds is None or after.cpu_seconds is None:
+def _cores(samples: tuple[Sample, ...]) -> float | None:
+    """Not every reading has CPU time: the first and the last that have it count."""
+    measured = [(sample.at, sample.cpu_seconds) for sample in samples if sample.cpu_seconds is not None]
+    if len(measured) < 2 or measured[-1][0] <= measured[0][0]:
         return None
-    return max(0.0, after.cpu_seconds - before.cpu_seconds)
+    return max(0.0, measured[-1][1] - measured[0][1]) / (measured[-1][0] - measured[0][0])

@@ -11,7 +11,8 @@ from forge.core.release.progress import next_step, pause, promote
 from forge.core.release.releases import start_deploy, start_restore
 from forge.core.release.rollback import begin_rollback, choose_target
 from forge.core.release.state import RELEASE_FINAL, ReleaseState
-from forge.core.release.tick import Tick
+from forge.core.release.strategies import phase_of
+from forge.core.release.tick import Tick, takes_over
 from forge.model.configs import DeployConfig
 from forge.model.decision import Command
 from forge.model.plan import Approval, EnvironmentPlan
@@ -49,25 +50,29 @@ def _promote(tick: Tick, command: Command) -> None:
         _refuse(tick, command, f"several releases are under way, name one: {', '.join(r.id for r in releases)}")
         return
     release = releases[0]
-    _note(tick, command, release, "promoted by hand" + (", all of it" if command.payload.get("full") else ""))
-    if release.status == "starting" or release.paused_from == "starting" or release.strategy.name == "rolling":
-        _resume_one(tick, release, command)
-    elif command.payload.get("full") or release.step >= len(release.strategy.steps):
+    full = bool(command.payload.get("full")) or release.step >= len(release.strategy.steps)
+    _note(tick, command, release, "promoted by hand" + (", all the way" if full else ", on to the next step"))
+    if full:
         _promote_fully(tick, command, release)
+    elif phase_of(release) == "starting":
+        _refuse(tick, command, f"{release.id} is still starting, there is no step to leave: {release.waits_for}")
     else:
         next_step(tick, release)
 
 
 def _promote_fully(tick: Tick, command: Command, release: ReleaseState) -> None:
-    if release.status in {"promoting", "baking"} or release.paused_from in {"promoting", "baking"}:
-        _resume_one(tick, release, command)
-        return
-    busy = [other.id for other in tick.active if other.id != release.id and _takes_place(other)]
+    """Let nothing but readiness, capacity and a bad verdict hold the release any more."""
+    phase = phase_of(release)
+    forced = replace(
+        release, forced=True, step=len(release.strategy.steps), strategy=replace(release.strategy, auto_promote=True),
+        status="progressing" if phase == "waiting_approval" else phase, paused_by="", paused_from="", votes=(),
+    )  # fmt: skip
+    tick.put(forced)
+    busy = [other.id for other in tick.active if other.id != release.id and takes_over(other)]
     if busy:
-        _refuse(tick, command, f"{', '.join(busy)} takes stable's place right now; {release.id} follows afterwards")
-        tick.put(replace(release, step=len(release.strategy.steps), status="progressing", paused_by="", paused_from=""))
-        return
-    promote(tick, release, f"{command.actor or 'somebody'} promoted it")
+        _note(tick, command, forced, f"follows as soon as {', '.join(busy)} has taken stable's place")
+    elif forced.status == "progressing" and release.strategy.name != "rolling" and tick.state.stable:
+        promote(tick, forced, f"{command.actor or 'somebody'} promoted it")
 
 
 def _pause(tick: Tick, command: Command) -> None:
@@ -193,10 +198,6 @@ def _chosen(tick: Tick, command: Command) -> list[ReleaseState]:
     if not wanted:
         return tick.active
     return [release for release in [*tick.active, *tick.queued] if release.id == wanted]
-
-
-def _takes_place(release: ReleaseState) -> bool:
-    return release.status in {"promoting", "baking"} or release.paused_from in {"promoting", "baking"}
 
 
 def _because(command: Command, verb: str) -> str:

@@ -6,7 +6,7 @@ from forge.core.release.commands import obey
 from forge.core.release.fulfil import note_outcomes, route_traffic, settled, size_versions, tidy, wishes
 from forge.core.release.judging import judge_arms
 from forge.core.release.observe import absorb
-from forge.core.release.progress import advance, begin_traffic
+from forge.core.release.progress import advance, begin_traffic, note_holds
 from forge.core.release.releases import admit, forget_old
 from forge.core.release.state import EnvironmentState
 from forge.core.release.tick import Tick
@@ -38,6 +38,7 @@ def decide(
         obey(tick, command)
     admit(tick)
     judge_arms(tick)
+    note_holds(tick)
     advance(tick)
     wanted = wishes(tick)
     route_traffic(tick, wanted)

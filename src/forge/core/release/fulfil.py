@@ -94,7 +94,7 @@ def note_outcomes(tick: Tick, outcomes: tuple[Outcome, ...]) -> None:
 
 def settled(tick: Tick) -> bool:
     """Whether nothing is under way and the world is as it was asked to be, so that nobody needs to look."""
-    if tick.active or tick.queued or tick.state.data_missing_since is not None:
+    if tick.active or tick.queued:
         return False
     if tick.state.traffic is not None and tick.state.observed != tick.asked:
         return False
@@ -106,7 +106,7 @@ def settled(tick: Tick) -> bool:
 def _ask(tick: Tick, weights: dict[str, int], routes: tuple[Route, ...], *, sticky: bool) -> None:
     generation = tick.state.generation + 1
     table = TrafficTable(weights, generation, routes, sticky)
-    tick.act("traffic", _split(weights).replace(" ", ""), {"table": _plain(table)})
+    tick.act("traffic", "", {"table": _plain(table)})
     tick.change(traffic=table, asked_at=tick.now)
 
 

@@ -28,8 +28,15 @@ def judge_arms(tick: Tick) -> None:
 
 
 def needs_data(tick: Tick, release: ReleaseState) -> bool:
-    """Whether missing data has to hold this release. A rollback is never held for want of data."""
-    return release.kind == "deploy" and judge_named(tick.state.plan.judge).needs_data(release)
+    """Whether missing data has to hold this release; not a rollback, and not one that a person promoted."""
+    if release.kind == "rollback" or release.forced:
+        return False
+    return judge_named(tick.state.plan.judge).needs_data(release)
+
+
+def warm_at(release: ReleaseState) -> float:
+    """Return when the declared warm-up of the release's version is over."""
+    return (release.traffic_since or 0.0) + release.strategy.warm_up
 
 
 def series(tick: Tick, version: str, release: ReleaseState) -> Series:
@@ -38,19 +45,15 @@ def series(tick: Tick, version: str, release: ReleaseState) -> Series:
     baseline = release.baseline
     if baseline is not None and version == release.version:
         samples = [baseline, *(sample for sample in samples if sample.at > baseline.at)]
-    since = (release.traffic_since or tick.now) + release.strategy.warm_up
-    return Series(version, tuple(samples), since, tick.ready(version))
+    return Series(version, tuple(samples), warm_at(release), tick.ready(version))
 
 
 def _judge(tick: Tick, release: ReleaseState) -> None:
     if release.traffic_since is None or release.kind == "rollback":
         return
-    if needs_data(tick, release) and fresh_sample(tick, release.version) is None:
-        _miss(tick, release)
+    if fresh_sample(tick, release.version) is None and judge_named(tick.state.plan.judge).needs_data(release):
         return
-    if release.data_missing_since is not None:
-        release = replace(release, data_missing_since=None)
-    left = (release.traffic_since or tick.now) + release.strategy.warm_up - tick.now
+    left = warm_at(release) - tick.now
     if left > 0:
         verdict, memory = Verdict("hold", f"warming up for {format_duration(left)} more"), release.judge_state
     else:
@@ -69,12 +72,6 @@ def _ask(tick: Tick, release: ReleaseState) -> tuple[Verdict, dict[str, object]]
     arm = series(tick, release.version, release)
     stable = series(tick, tick.state.stable, release)
     return judge.judge(release.judge_state, release, arm, stable, tick.now)
-
-
-def _miss(tick: Tick, release: ReleaseState) -> None:
-    if release.data_missing_since is None:
-        tick.put(replace(release, data_missing_since=tick.now))
-        tick.say("release_without_data", f"{release.id}: holds, no metrics of {release.version}", release=release.id)
 
 
 def _gave_up(tick: Tick, release: ReleaseState) -> bool:

@@ -25,7 +25,7 @@ def absorb(tick: Tick) -> None:
     _absorb_replicas(tick)
     _absorb_split(tick)
     _absorb_samples(tick)
-    missing = tick.observation.samples is None
+    missing = tick.observation.samples is None and bool(tick.active)
     since = tick.state.data_missing_since
     if missing and since is None:
         tick.change(data_missing_since=tick.now)

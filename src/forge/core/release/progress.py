@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.core.release import harm
-from forge.core.release.judging import needs_data
+from forge.core.release.judging import needs_data, warm_at
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import promoted
 from forge.core.release.rollback import begin_rollback
@@ -23,6 +23,20 @@ from forge.model.units import WHOLE, format_duration, format_weight
 
 MOST_TRANSITIONS = 60
 """Of one release in one tick: more than any strategy has steps that need no waiting."""
+
+
+def note_holds(tick: Tick) -> None:
+    """Remember since when a release cannot know what it needs; patience is counted from then."""
+    for release in tick.active:
+        held = hold_reason(tick, release)
+        if held and release.data_missing_since is None:
+            tick.put(replace(release, data_missing_since=tick.now))
+            tick.say("release_holds", f"{release.id}: holds its traffic, waits for {held}", release=release.id)
+        elif not held and release.data_missing_since is not None:
+            gap = tick.now - release.data_missing_since
+            tick.put(replace(release, data_missing_since=None))
+            words = f"{release.id}: what was missing for {format_duration(gap)} is back"
+            tick.say("release_goes_on", words, release=release.id)
 
 
 def advance(tick: Tick) -> None:
@@ -127,13 +141,8 @@ def _progressing(tick: Tick, release: ReleaseState) -> None:
 
 def _hold(tick: Tick, release: ReleaseState, held: str) -> None:
     """Wait for data with bounded patience, then for a person. The evidence so far is kept."""
-    since = release.data_missing_since
-    if tick.blind:
-        since = since if since is not None else tick.now
-        if release.data_missing_since is None:
-            release = replace(release, data_missing_since=since)
-            tick.put(release)
-    until = max(since or tick.now, release.patience_from or 0.0) + release.strategy.patience
+    since = release.data_missing_since if release.data_missing_since is not None else tick.now
+    until = max(since, release.patience_from or 0.0) + release.strategy.patience
     if tick.now >= until:
         pause(tick, release, "forge", f"{held}; neither good nor bad, so a person decides: resume or abort")
         return
@@ -181,7 +190,7 @@ def _weight_step(tick: Tick, release: ReleaseState, weight: int) -> None:
     elif capacity < weight:
         words = f"replicas for {format_weight(weight)}: the ready ones carry {format_weight(capacity)}"
     else:
-        words = f"{format_weight(weight)} of the traffic (now {format_weight(asked)})"
+        words = f"{format_weight(weight)} of the traffic: other versions leave it only {format_weight(asked)}"
     wait(tick, release, words)
 
 
@@ -202,7 +211,7 @@ def _evidence(tick: Tick, release: ReleaseState, due: float) -> bool:
     if verdict is not None and verdict.kind == "promote":
         return True
     words = verdict.why if verdict else f"a first reading of {release.version}"
-    until = max(due, release.patience_from or 0.0) + release.strategy.patience
+    until = max(due, warm_at(release), release.patience_from or 0.0) + release.strategy.patience
     if tick.now < until and (verdict is None or verdict.kind != "inconclusive"):
         wait(tick, release, f"holds: {words}; pauses in {format_duration(until - tick.now)}")
         return False
@@ -238,7 +247,7 @@ def _promoting(tick: Tick, release: ReleaseState) -> None:
     else:
         share, ready = tick.asked.get(release.version, 0), tick.ready(release.version)
         words = f"{ready} of {tick.full(release.version)} replicas of {release.version} ready"
-        wait(tick, release, f"all of the traffic: {format_weight(share)} asked for, {words}")
+        wait(tick, release, held or f"all of the traffic: {format_weight(share)} asked for, {words}")
 
 
 def _has_everything(tick: Tick, release: ReleaseState) -> bool:
@@ -265,12 +274,14 @@ def _take_over(tick: Tick, release: ReleaseState) -> None:
 
 def _baking(tick: Tick, release: ReleaseState) -> None:
     held = hold_reason(tick, release)
-    due = (release.step_started_at or tick.now) + release.strategy.bake
+    due = max((release.step_started_at or tick.now) + release.strategy.bake, warm_at(release))
     if held:
         _hold(tick, release, held)
     elif tick.now < due:
-        wait(tick, release, f"{format_duration(release.strategy.bake)} of watching at all of the traffic", due)
-    elif release.verdict is not None and release.verdict.kind == "hold":
+        wait(tick, release, f"{format_duration(due - (release.step_started_at or tick.now))} of watching it", due)
+    elif release.verdict is not None and release.verdict.kind == "inconclusive" and not release.forced:
+        pause(tick, release, "forge", f"inconclusive: {release.verdict.why}; a person decides: promote or abort")
+    elif release.verdict is not None and release.verdict.kind != "promote":
         # Nothing can be learned by waiting for requests that nobody sends: it goes on, and says so.
         promoted(tick, replace(release, note=f"not judged: {release.verdict.why}"))
     elif needs_data(tick, release) and release.verdict is None:

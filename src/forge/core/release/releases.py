@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from forge.core.judge.registry import JUDGES
 from forge.core.release.rollback import Target, begin_rollback
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, VersionState
 from forge.core.release.tick import Tick, takes_over
@@ -24,11 +25,14 @@ def start_deploy(
     """Accept a release: adopt the plan, and start it or queue it. The same key is the same release."""
     if key and any(release.key == key for release in tick.state.releases.values()):
         return
-    tick.change(plan=plan)
     release = ReleaseState(
         id=_next_id(tick), version=version.id, strategy=request.strategy, actor=actor, run=run, key=key,
         created_at=tick.now, routes=tuple(replace(route, version=version.id) for route in request.routes),
     )  # fmt: skip
+    if plan.judge not in JUDGES:
+        _end_at_once(tick, release, "failed", f"there is no judge `{plan.judge}`; there are {', '.join(JUDGES)}")
+        return
+    tick.change(plan=plan)
     known = tick.version(version.id)
     if known is not None and _content(known.version) != _content(version):
         _end_at_once(tick, release, "failed", f"{version.id} exists already with other content; name it differently")

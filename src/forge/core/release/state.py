@@ -105,6 +105,9 @@ class ReleaseState(msgspec.Struct, frozen=True):
     excess_failed: float = 0.0
     """Failed requests above what stable would have failed on the same number of requests."""
     data_missing_since: float | None = None
+    """Since when something that it needs to know cannot be read."""
+    forced: bool = False
+    """A person promoted it all the way: missing or too little data does not hold it any more. A bad verdict does."""
     patience_from: float | None = None
     """When a person last resumed it: patience counts from here."""
     note: str = ""

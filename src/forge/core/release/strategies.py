@@ -98,7 +98,7 @@ def _rolling(tick: Tick, release: ReleaseState) -> Wish:
     old_there = max(old.seen.running, old.seen.desired) if old and old.seen else old_full
     ready = tick.ready(release.version)
     room = max(full, old_full) + surge - old_there
-    replicas = min(full, max(_wanted(tick, release), room, 1))
+    replicas = min(full, max(_wanted(tick, release), room))
     # What the new version's ready replicas leave to carry, in old replicas, less what may be unavailable.
     left = -(-old_full * (full - min(ready, full)) // full)
     stable_replicas = max(0, min(old_full, left - slack)) if ready < full else 0

@@ -32,7 +32,7 @@ class Tick:
     def act(self, kind: str, name: str, payload: dict[str, Any]) -> None:
         """Order an action under a key of its own: the generation counter never repeats."""
         generation = self.next_generation()
-        self.actions.append(Action(f"{kind}#{generation}:{name}", kind, payload))
+        self.actions.append(Action(f"{kind}#{generation}" + (f":{name}" if name else ""), kind, payload))
 
     def next_generation(self) -> int:
         """Advance the environment's generation counter and return it."""

@@ -757,7 +757,7 @@ def test_the_state_stays_small_however_long_it_runs() -> None:
     world = World(rps=1000, replicas=4, policy={"max_arms": 4}).established()
     for number in range(4):
         world.deploy(f"2.{number}", canary(5, "resume"))
-    world.run(1500)
+    world.run(500)
     assert len(world.state.history) < 60
     assert len(msgspec.json.encode(world.state)) < 150_000
 

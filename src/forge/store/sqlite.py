@@ -66,8 +66,9 @@ class SqliteTransaction:
 class WriteSession:
     """The connection that writes."""
 
-    def __init__(self, connection: sqlite3.Connection, told: Callable[[bool, bool], None]) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, told: Callable[[bool, bool], None]) -> None:
         self.connection = connection
+        self._path = path
         self._told = told
 
     def serve(self, first: Job, more: queue.SimpleQueue[Job | None]) -> bool:
@@ -85,10 +86,8 @@ class WriteSession:
             self.connection.execute("COMMIT")
         except BaseException as error:
             _roll_back(self.connection)
-            failure = explain(error)
-            first.fail(failure)
-            for other, _ in finished:
-                other.fail(failure)
+            for other in (first, *(other for other, _ in finished)):
+                other.fail(explain(error, self._path))
             return job is not _END
         self._told(transaction.wakes, transaction.logs)
         for other, result in finished:
@@ -104,11 +103,11 @@ class WriteSession:
             result = job.work(transaction)
         except BaseException as error:
             if not self.connection.in_transaction:
-                job.fail(explain(error))
+                job.fail(explain(error, self._path))
                 raise
             self.connection.execute("ROLLBACK TO job")
             self.connection.execute("RELEASE job")
-            job.fail(explain(error))
+            job.fail(explain(error, self._path))
             return
         self.connection.execute("RELEASE job")
         finished.append((job, result))
@@ -121,8 +120,9 @@ class WriteSession:
 class ReadSession:
     """The connection that reads."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     def serve(self, first: Job, more: queue.SimpleQueue[Job | None]) -> bool:
         """Run the job on one state of the database."""
@@ -135,7 +135,7 @@ class ReadSession:
             self._connection.execute("COMMIT")
         except BaseException as error:
             _roll_back(self._connection)
-            first.fail(explain(error))
+            first.fail(explain(error, self._path))
             return True
         first.resolve(result)
         return True
@@ -179,8 +179,8 @@ class SqliteDatabase:
         self._waiters = 0
         self._next_look: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._writer = Lanes("write", lambda: WriteSession(self._connect(), self._told))
-        self._reader = Lanes("read", lambda: ReadSession(self._connect()))
+        self._writer = Lanes("write", lambda: WriteSession(self._connect(), path, self._told))
+        self._reader = Lanes("read", lambda: ReadSession(self._connect(), path))
 
     async def open(self) -> None:
         """Create or migrate the tables. Raises DependencyFailed."""
@@ -207,12 +207,15 @@ class SqliteDatabase:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.create_function("forge_now", 0, self._clock)
-        connection.create_function("forge_lease_now", 0, time.monotonic)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
+        try:
+            connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            connection.create_function("forge_now", 0, self._clock)
+            connection.create_function("forge_lease_now", 0, time.monotonic)
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            return connection
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     def _told(self, wakes: bool, logs: bool) -> None:
         """Ring the bells, from the writing thread."""
@@ -296,6 +299,19 @@ class SqliteDatabase:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. While another process does the same, SQLite refuses at once instead of waiting."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _schema_of(connection: sqlite3.Connection) -> Callable[[str], list[Row]]:

@@ -261,6 +261,20 @@ class TestS3:
         await store.put(tmp_path / "in")
         assert len([line for line in server.requests if line.startswith("PUT")]) == 1
 
+    async def test_a_file_that_changes_under_way_is_not_kept(self, server, tmp_path, monkeypatch):
+        store = ObjectStoreArtifacts("s3://artifacts")
+        (tmp_path / "in").write_bytes(b"before")
+
+        async def changing(self: object, digest: str) -> bool:
+            (tmp_path / "in").write_bytes(b"after, and longer")
+            return False
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectStoreArtifacts, "has", changing)
+            with pytest.raises(DependencyFailed, match="in was changed while it was stored"):
+                await store.put(tmp_path / "in")
+        assert server.objects == {}
+
     async def test_damage_on_the_server_is_found(self, server, tmp_path):
         store = ObjectStoreArtifacts("s3://artifacts")
         (tmp_path / "in").write_bytes(b"content")

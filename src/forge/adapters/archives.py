@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -20,6 +22,17 @@ from forge.model.errors import ForgeError
 from forge.model.units import format_size
 
 _SLICE = 1 << 20
+_LARGEST_HEADER = 1 << 20
+_ITS_OWN_FAULT = {
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.EILSEQ,
+}
+"""What the disk says of an archive's names; everything else that it says is about the disk."""
 
 
 class UnsafeArchive(ForgeError):
@@ -68,11 +81,27 @@ def unpack(archive: Path, into: Path, limits: Limits = DEFAULT_LIMITS, *, any_li
             with zipfile.ZipFile(archive) as packed:
                 _unpack_zip(packed, writer)
         else:
-            with tarfile.open(archive, "r|*") as tar:
+            with tarfile.open(archive, "r:*", tarinfo=_BoundedHeader) as tar:
                 _unpack_tar(tar, writer)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError) as error:
+        writer.make_links()
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise UnsafeArchive(f"{archive.name} is not an archive that can be read: {error}") from error
-    writer.make_links()
+    except OSError as error:
+        if error.errno is not None and error.errno not in _ITS_OWN_FAULT:
+            raise
+        raise UnsafeArchive(f"{archive.name} cannot be unpacked: {error.strerror or error}") from error
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """Refuses extended headers of a size that nobody needs; the library would read them into memory whole."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES} - {
+            tarfile.GNUTYPE_SPARSE
+        }
+        if self.type in extended and self.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {format_size(self.size)}")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
 
 
 def tree(root: Path, name: str) -> Iterator[str]:
@@ -110,7 +139,8 @@ def _below(folder: Path, prefix: str) -> Iterator[str]:
 
 
 def _unpack_tar(tar: tarfile.TarFile, writer: _Writer) -> None:
-    for entry in tar:
+    while (entry := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # the library would keep them all
         if entry.isdir():
             writer.folder(entry.name)
         elif entry.issym():
@@ -124,6 +154,9 @@ def _unpack_tar(tar: tarfile.TarFile, writer: _Writer) -> None:
             writer.file(entry.name, content, executable=bool(entry.mode & 0o100))
         else:
             raise UnsafeArchive(f"`{entry.name}` is a device or a pipe; only files, folders and links are unpacked")
+    # The checksum of a compressed stream is at its very end, behind what a tar needs.
+    while tar.fileobj is not None and (rest := tar.fileobj.read(_SLICE)):
+        writer.count(len(rest))
 
 
 def _unpack_zip(packed: zipfile.ZipFile, writer: _Writer) -> None:
@@ -165,7 +198,7 @@ class _Writer:
         descriptor = os.open(self._root / path, flags, 0o755 if executable else 0o644)
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
             while data := content.read(_SLICE):
-                self._count(len(data))
+                self.count(len(data))
                 file.write(data)
         self._files.add(path)
 
@@ -179,7 +212,7 @@ class _Writer:
             return
         path = self._free_place(name)
         shutil.copy(self._root / source, self._root / path, follow_symlinks=False)
-        self._count((self._root / path).stat().st_size)
+        self.count((self._root / path).stat().st_size)
         self._files.add(path)
 
     def link(self, name: str, target: str) -> None:
@@ -231,7 +264,8 @@ class _Writer:
         place.mkdir(exist_ok=True)
         self._folders.add(path)
 
-    def _count(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """Add to what the archive has expanded to."""
         self._size += size
         if self._size > self._limits.size:
             raise UnsafeArchive(f"the archive expands to more than {format_size(self._limits.size)}")

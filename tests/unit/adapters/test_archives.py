@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import resource
+import signal
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -234,6 +238,57 @@ def test_an_archive_that_was_cut_off_is_refused(tmp_path, box):
     archive.write_bytes(archive.read_bytes()[:50_000])
     with pytest.raises(UnsafeArchive):
         unpack(archive, box)
+
+
+@pytest.mark.parametrize("mode", ["w:bz2", "w:xz", "w:gz"])
+def test_a_compressed_archive_that_is_broken_in_the_middle_is_refused(tmp_path, box, mode):
+    archive = make_tar(tmp_path / "a.tar", plain("x", os.urandom(200_000)), mode=mode)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 100] = b"\xff" * 100
+    archive.write_bytes(bytes(data))
+    with pytest.raises(UnsafeArchive):
+        unpack(archive, box)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_is_a_bomb_is_not_read(tmp_path, box, kind):
+    """A few kilobytes that would become hundreds of megabytes of memory before any file is written."""
+    archive = tmp_path / "bomb.tar.gz"
+    header = entry("header", type=kind, size=300_000_000)
+    with gzip.open(archive, "wb") as raw:
+        raw.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(300):
+            raw.write(b"\0" * 1_000_000)
+    tracemalloc.start()
+    with pytest.raises(UnsafeArchive, match=r"a header of 300\.0 MB"):
+        unpack(archive, box)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_long_names_that_are_meant_are_fine(tmp_path, box):
+    name = "/".join(["a" * 200] * 10)
+    unpack(make_tar(tmp_path / "a.tar", plain(name, b"deep"), mode="w"), box)
+    assert (box / name).read_bytes() == b"deep"
+
+
+def test_a_name_that_the_disk_does_not_take_is_the_archives_fault(tmp_path, box):
+    with pytest.raises(UnsafeArchive, match="cannot be written: File name too long"):
+        unpack(make_tar(tmp_path / "a.tar", plain("a" * 300), mode="w"), box)
+
+
+def test_a_full_disk_is_not_the_archives_fault(tmp_path, box):
+    archive = make_tar(tmp_path / "a.tar", plain("x", b"x" * 3_000_000), mode="w")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            unpack(archive, box)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path, box):

@@ -39,10 +39,15 @@ class ObjectStoreArtifacts(ArtifactStore):
 
     async def put(self, path: Path) -> str:
         """Store a file; return its sha256."""
-        digest = await asyncio.to_thread(file_digest, path)
+        async with self._failures():
+            before = _state(path)
+            digest = await asyncio.to_thread(file_digest, path)
         if not await self.has(digest):
             async with self._failures():
                 await obstore.put_async(self._store, _name(digest), path, chunk_size=PART, max_concurrency=CONCURRENCY)
+            if _state(path) != before:
+                await self.delete(digest)
+                raise DependencyFailed(f"{path.name} was changed while it was stored")
         return digest
 
     async def get(self, digest: str, destination: Path) -> None:
@@ -78,10 +83,17 @@ class ObjectStoreArtifacts(ArtifactStore):
         try:
             yield
         except FileNotFoundError as error:
+            if not digest:
+                raise DependencyFailed(str(error)) from error
             raise KeyError(digest) from error
         except (BaseError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DependencyFailed(f"the artifact store {self._url} failed: {reason}") from error
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _name(digest: str) -> str:

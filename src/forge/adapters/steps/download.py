@@ -37,6 +37,8 @@ class DownloadStep:
         except KeyError as error:
             message = f"artifact `{config.name}` ({artifact.digest[:12]}) is not in the artifact store any more"
             raise DependencyFailed(message) from error
+        except OSError as error:
+            raise DependencyFailed(f"`{config.name}` could not be written: {error}") from error
         context.say(f"downloaded {config.name} ({format_size(artifact.size)}, sha256 {artifact.digest} verified)")
         return StepResult("succeeded", outputs={"digest": artifact.digest, "size": artifact.size})
 

@@ -12,7 +12,7 @@ from forge.adapters.paths import inside, near_names
 from forge.adapters.steps.base import PublishedArtifact, StepContext, StepResult
 from forge.adapters.steps.private import private_file
 from forge.model.configs import PublishConfig
-from forge.model.errors import UsageError
+from forge.model.errors import DependencyFailed, UsageError
 from forge.model.units import format_size
 
 
@@ -45,6 +45,8 @@ class PublishStep:
             stored = packed if is_folder else path
             size = stored.stat().st_size
             digest = await context.artifacts.put(stored)
+        except OSError as error:
+            raise DependencyFailed(f"`{name}` could not be read or packed: {error}") from error
         finally:
             packed.unlink(missing_ok=True)
         artifact = PublishedArtifact(

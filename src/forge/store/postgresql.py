@@ -123,7 +123,7 @@ class Session:
                 conflicts += 1
                 if conflicts > CONFLICTS:
                     raise
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 lost = self._connection is None or self._connection.closed
                 self._roll_back()
                 if committing or not lost or broken >= len(RECONNECT_SECONDS):
@@ -256,7 +256,11 @@ class PostgresqlDatabase:
 
 def settings(url: str) -> dict[str, Any]:
     """Return a connection's settings: Forge's, and above them what the URL says (such as a `search_path`)."""
-    given = conninfo_to_dict(url)
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error as error:
+        words = "the database's URL cannot be read"  # the error itself may repeat the password
+        raise UsageError(words, hint="it looks like postgresql://user@host:port/name") from error
     options = f"{_SETTINGS} {given.get('options', '')}".strip()
     return {"connect_timeout": 5, "application_name": "forge", **given, "options": options}
 
@@ -285,8 +289,6 @@ def explain(error: BaseException) -> BaseException:
     for kind, message, hint in _ADVICE:
         if isinstance(error, kind):
             return DependencyFailed(f"{message}: {detail}", hint=hint)
-    if isinstance(error, psycopg.ProgrammingError) and "conninfo" in detail:
-        return UsageError("the database's URL cannot be read", hint="postgresql://user@host:port/name")
     if isinstance(error, psycopg.OperationalError):
         return DependencyFailed(f"the database cannot be reached: {detail}", hint="is the server up?")
     return DependencyFailed(f"the database failed: {detail}")

@@ -35,6 +35,8 @@ def obey(tick: Tick, command: Command) -> None:
 def _deploy(tick: Tick, command: Command) -> None:
     payload = command.payload
     request = msgspec.convert(payload["request"], DeployConfig)
+    for step in request.strategy.steps:
+        msgspec.convert(step.approval or {}, Approval)  # a gate that cannot be read must not start
     version = msgspec.convert(payload["version"], Version)
     plan = msgspec.convert(payload["plan"], EnvironmentPlan)
     key, run = str(payload.get("key", "")), str(payload.get("run", ""))

@@ -101,7 +101,9 @@ def _absorb_samples(tick: Tick) -> None:
     )
     at = max(sample.at for sample in samples.values())
     history = tick.state.history
-    if history and history[-1][0] >= at:
+    if history and history[-1][0] == at:
         return
+    # After the clock was set back, what lies in the future would hide every new sample.
+    history = tuple(entry for entry in history if entry[0] < at)
     horizon = max(longest, SHORTEST_HISTORY) + MARGIN
     tick.change(history=compact((*history, (at, samples)), horizon))

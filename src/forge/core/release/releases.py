@@ -163,7 +163,8 @@ def _obstacle(tick: Tick, release: ReleaseState) -> str:
     for other in active:
         if other.strategy.name != "canary":
             return f"{other.id} to finish: a {other.strategy.name} release runs alone"
-    most = int(tick.state.plan.policy.get("max_arms", MAX_ARMS))
+    most = tick.state.plan.policy.get("max_arms", MAX_ARMS)
+    most = max(1, most) if isinstance(most, int) else MAX_ARMS
     if len(active) >= most:
         return f"one of {ids} to finish: at most {most} versions beside stable (policy max_arms)"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import typer
@@ -23,6 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(context: typer.Context, output: Output = "table") -> None:
     """Check what Forge needs and what it left behind. Changes nothing; exits 5 if anything is broken."""
+    import asyncio
+
     from forge.cli.render.tables import check_output, document
 
     check_output(output)

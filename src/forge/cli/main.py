@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=f"Exit codes:\n{shell.EXIT_CODES}\n\nThe options above may also stand after the command.",
+    epilog=f"The options above may also stand after the command.\n\nExit codes:\n{shell.EXIT_CODES}",
 )
 for room in (initialise, pipeline, runs, approvals, artifacts, releases, environments, doctor, shell):
     room.register(app)
@@ -45,8 +45,8 @@ for room in (initialise, pipeline, runs, approvals, artifacts, releases, environ
 def root(
     context: typer.Context,
     directory: Annotated[
-        Path, typer.Option("-C", "--directory", metavar="FOLDER", help="Work as if started there.", show_default=False)
-    ] = Path(),
+        str, typer.Option("-C", "--directory", metavar="FOLDER", help="Work as if started there.", show_default=False)
+    ] = ".",
     progress: Annotated[
         str, typer.Option("--progress", metavar="MODE", help="auto, tty, plain, json or quiet; FORGE_PROGRESS.")
     ] = "",
@@ -55,10 +55,11 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Release management for SREs: from source to a judged, self-rolling-back release."""
-    if not directory.is_dir():
+    folder = Path(directory)  # as str above: a Path costs the import of pydantic, which help must not wait for
+    if not folder.is_dir():
         raise UsageError(f"there is no folder {directory}")
     context.obj = Session(
-        directory=directory,
+        directory=folder,
         terminal=detect_here(no_colour=no_color, no_input=no_input, progress=progress),
         debug=debug,
     )
@@ -69,10 +70,16 @@ def run_command(arguments: list[str]) -> int:
     arguments = hoist(arguments)
     paint = Paint(wants_colour(os.environ, is_terminal=_err_is_terminal(), no_colour="--no-color" in arguments))
     try:
+        if "_FORGE_COMPLETE" in os.environ:
+            from typer._completion_classes import completion_init
+
+            completion_init()  # which `add_completion=False` leaves out: `forge completion` prints the scripts
         command = typer.main.get_command(app)
         code = command.main(args=arguments or ["--help"], prog_name="forge", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
+    except SystemExit as done:  # the shell asked for completions
+        return done.code if isinstance(done.code, int) else 0
     except BaseException as error:
         return explain(error, paint, debug="--debug" in arguments)
 

@@ -224,10 +224,8 @@ def log_line(line: LogLine, paint: Paint, *, many: bool = False, limit: int = 0)
     """Return a log line with where it comes from; its own colours are kept where colours are wanted."""
     where = "/".join(part for part in (line.run if many else "", line.job, line.step) if part)
     last = line.text.rsplit("\r", 1)[-1]  # a progress bar draws over itself: what it drew last is what counts
-    if not paint.colour:
-        text = strip_ansi(last)
-    else:
-        text = tame_ansi(last) + ("\x1b[0m" if "\x1b" in last else "")
+    reset = "\x1b[0m" if "\x1b" in last else ""
+    text = tame_ansi(last) + reset if paint.colour else strip_ansi(last)
     shown = f"{paint.dim(f'[{where}]')} {text}"
     return shorten(shown, limit) if limit else shown
 

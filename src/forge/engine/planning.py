@@ -8,7 +8,7 @@ from pathlib import Path
 from forge.core.pipeline.assemble import Sources
 from forge.core.pipeline.document import MAX_BYTES, Document, read
 from forge.core.pipeline.outline import PlanDocument, plan_document
-from forge.core.pipeline.resolve import NO_SOURCE, in_order, resolve
+from forge.core.pipeline.resolve import NO_SOURCE, diagnose_environments, in_order, resolve
 from forge.core.pipeline.resolve import diagnose as diagnose_sources
 from forge.engine.project import PIPELINE, Project
 from forge.model.diagnostics import Diagnostic
@@ -34,9 +34,17 @@ def load(project: Project, parameters: Mapping[str, Scalar] | None = None, *, so
 
 
 def diagnose(path: Path) -> list[Diagnostic]:
-    """Return every problem and warning of a pipeline file and of what belongs to it. Raises UsageError: no file."""
+    """Return every problem and warning of a pipeline file and of what belongs to it, or of an environments file.
+
+    Raises UsageError when there is no such file.
+    """
     resolved = path.resolve()
+    problems: list[Diagnostic]
     root = resolved.parent.parent if resolved.parent.name == PIPELINE.parent.name else resolved.parent
+    if path.name == ENVIRONMENTS:
+        problems = []
+        document = _document(path, root, problems)
+        return in_order(problems + (diagnose_environments(document) if document else []))
     sources, problems = read_sources(path, root)
     return in_order(problems + (diagnose_sources(sources) if sources else []))
 
@@ -49,7 +57,7 @@ def read_sources(path: Path, root: Path) -> tuple[Sources | None, list[Diagnosti
     problems: list[Diagnostic] = []
     pipeline = _document(path, root, problems)
     beside = path.parent / ENVIRONMENTS
-    environments = _document(beside, root, problems) if beside.is_file() and path.name != ENVIRONMENTS else None
+    environments = _document(beside, root, problems) if beside.is_file() else None
     if pipeline is None:
         return None, problems
     included = _included(pipeline, root, problems)
@@ -59,13 +67,13 @@ def read_sources(path: Path, root: Path) -> tuple[Sources | None, list[Diagnosti
 def _document(path: Path, root: Path, problems: list[Diagnostic]) -> Document | None:
     name = shown(path, root)
     try:
-        return read(_content(path), name)
+        return read(_content(path, name), name)
     except InvalidConfiguration as wrong:
         problems.extend(wrong.diagnostics)
     return None
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, name: str) -> bytes:
     """Return a file's bytes; never more than one too many, whatever its size."""
     try:
         size = path.stat().st_size
@@ -78,7 +86,7 @@ def _content(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         message = f"the file is {max(size, len(content)) / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read"
         hint = "split it into templates that it includes"
-        raise InvalidConfiguration((Diagnostic("too-large", message, file=str(path), hint=hint),))
+        raise InvalidConfiguration((Diagnostic("too-large", message, file=name, hint=hint),))
     return content
 
 
@@ -96,7 +104,7 @@ def _included(pipeline: Document, root: Path, problems: list[Diagnostic]) -> dic
         if not isinstance(name, str):
             continue  # the model says what is wrong with it
         place = ("include", index) if isinstance(wanted, list) else ("include",)
-        target = (root / name).resolve()
+        target = (root / name.replace("\0", "")).resolve()
         if "\0" in name or not target.is_relative_to(root.resolve()):
             message = f"`{name}` is outside the project"
             hint = "copy it into the project; a run builds only from its own source"

@@ -9,6 +9,7 @@ from forge.core.pipeline import leaves
 from forge.core.pipeline.check_words import check_template
 from forge.core.pipeline.document import Document
 from forge.core.pipeline.draft import JobDraft, Place, draft_job
+from forge.core.pipeline.nodes import Node
 from forge.core.pipeline.schema_environment import EnvironmentModel
 from forge.core.pipeline.schema_gate import VALUE_NAME, named_values
 from forge.core.pipeline.schema_pipeline import (
@@ -83,11 +84,18 @@ def _names(document: Document, key: str) -> tuple[str, ...]:
 def _environment_names(sources: Sources) -> tuple[str, ...]:
     names = _names(sources.pipeline, "environments")
     if sources.environments is not None:
-        data = sources.environments.data
-        nested = isinstance(data, dict) and "environments" in data
-        own = _names(sources.environments, "environments") if nested else tuple(data) if isinstance(data, dict) else ()
-        names = (*names, *(name for name in own if not name.startswith("x-")))
+        names += _names(under_key(sources.environments, "environments"), "environments")
     return tuple(dict.fromkeys(names))
+
+
+def under_key(document: Document, key: str) -> Document:
+    """Return the document with its content under `key`, if it is not there already."""
+    if not isinstance(document.data, dict) or key in document.data:
+        return document
+    named = {name: value for name, value in document.data.items() if not name.startswith("x-")}
+    root = document.root
+    top = Node(root.span, root.end_line, "mapping", pairs=[(Node(root.span, root.span.line, "scalar", key), root)])
+    return Document(document.file, document.lines, top, {key: named})
 
 
 def _check_names(assembly: Assembly, pipeline: PipelineModel) -> None:
@@ -124,7 +132,9 @@ def _check_secrets(assembly: Assembly, pipeline: PipelineModel) -> None:
         try:
             leaves.env_name(name)
         except leaves.LeafError as error:
-            assembly.problems.append(document.problem("name", f"`secrets.{name}` {error}", path, hint=error.hint, key=True))
+            assembly.problems.append(
+                document.problem("name", f"`secrets.{name}` {error}", path, hint=error.hint, key=True)
+            )
     jobs = [(("jobs", name, "env"), job.env) for name, job in pipeline.jobs.items()]
     for section, env in [(("env",), pipeline.env), *jobs]:
         for name in env.keys() & pipeline.secrets.keys():
@@ -152,15 +162,14 @@ def _collect_environments(assembly: Assembly, pipeline: PipelineModel) -> None:
     own = assembly.sources.pipeline
     for name, environment in pipeline.environments.items():
         assembly.environments[name] = (environment, Place(own, ("environments", name)))
-    document = assembly.sources.environments
-    if document is None:
+    if assembly.sources.environments is None:
         return
+    document = under_key(assembly.sources.environments, "environments")
     checked = validate(EnvironmentsModel, document)
     assembly.problems += checked.problems
     assembly.whole &= checked.whole
-    nested = isinstance(document.data, dict) and "environments" in document.data
     for name, environment in (checked.model.environments if checked.model else {}).items():
-        place = Place(document, ("environments", name) if nested else (name,))
+        place = Place(document, ("environments", name))
         if not leaves.NAME.fullmatch(name):
             message = f"{leaves.shown(name)} cannot be a name in `environments`"
             assembly.problems.append(place.problem("name", message, key=True))

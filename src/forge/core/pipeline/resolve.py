@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from forge.core.pipeline.assemble import Assembly, Sources, assemble
+from forge.core.pipeline.assemble import Assembly, Sources, assemble, under_key
 from forge.core.pipeline.check import check_instances, check_jobs
 from forge.core.pipeline.check_prudence import check_prudence
+from forge.core.pipeline.document import Document
 from forge.core.pipeline.instances import Instance, instances
 from forge.core.pipeline.order import topological
 from forge.core.pipeline.schema_gate import convert, misfit
-from forge.core.pipeline.schema_pipeline import PipelineModel
+from forge.core.pipeline.schema_pipeline import EnvironmentsModel, PipelineModel
+from forge.core.pipeline.validate import validate
 from forge.model.diagnostics import Diagnostic, did_you_mean
 from forge.model.errors import InvalidConfiguration
 from forge.model.plan import JobPlan, Parameter, Plan, Scalar, SecretReference, Source
@@ -38,6 +40,11 @@ def diagnose(sources: Sources) -> list[Diagnostic]:
     values = {name: _stand_in(parameter) for name, parameter in assembly.parameters.items()}
     _examine(assembly, values, certain=False)
     return in_order(assembly.problems)
+
+
+def diagnose_environments(document: Document) -> list[Diagnostic]:
+    """Return everything that is wrong with an environments file."""
+    return in_order(list(validate(EnvironmentsModel, under_key(document, "environments")).problems))
 
 
 def _examine(assembly: Assembly, values: Mapping[str, Scalar], *, certain: bool) -> list[Instance]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -71,9 +71,15 @@ Positive = Annotated[int, Leaf(leaves.positive, {"type": "integer", "minimum": 1
 Number = Annotated[float, Leaf(leaves.number, {"type": "number", "minimum": 0})]
 Flag = Annotated[bool, Leaf(leaves.flag, {"type": "boolean"})]
 TextList = Annotated[tuple[str, ...], Leaf(leaves.text_list, LIST_SCHEMA)]
-Env = dict[
-    Annotated[str, Leaf(leaves.env_name, {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"})],
-    Annotated[str, Leaf(leaves.env_value, {"type": ["string", "number", "boolean"]})],
+Env = Annotated[
+    dict[Annotated[str, Leaf(leaves.env_name, {})], Annotated[str, Leaf(leaves.env_value, {})]],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": SCALAR_SCHEMA,
+            "propertyNames": {"pattern": leaves.ENV_NAME.pattern.join("^$")},
+        }
+    ),
 ]
 Condition = Annotated[str, Leaf(leaves.condition, {"type": ["string", "boolean"]})]
 AnyScalar = Annotated[str | int | float | bool, Leaf(leaves.scalar, SCALAR_SCHEMA)]
@@ -102,6 +108,11 @@ class Section(BaseModel):
     short_schema: ClassVar[dict[str, Any]] = TEXT_SCHEMA
     spellings: ClassVar[Mapping[str, str]] = {}
     """Other spellings of a key, with the key that they stand for."""
+
+    editor_schema: ClassVar[dict[str, Any]] = {}
+    """What editors are told beyond the fields."""
+    editor_forms: ClassVar[Mapping[str, dict[str, Any]]] = {}
+    """Other forms of a key's value."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,13 +156,15 @@ class Section(BaseModel):
         """Tell editors about `x-` keys, other spellings and the short form."""
         schema = handler(core)
         body = handler.resolve_ref_schema(schema)
-        body["patternProperties"] = {"^x-": {}}
+        body.update({"patternProperties": {"^x-": {}}, **cls.editor_schema})
         for other, key in cls.spellings.items():
             body["properties"][other] = body["properties"][key]
             if key in body.get("required", []):
                 body["required"] = [name for name in body["required"] if name != key]
                 body["oneOf"] = [{"required": [key]}, {"required": [other]}]
-        return {"anyOf": [cls.short_schema, schema]} if cls.short else schema
+        for name, form in cls.editor_forms.items():
+            body["properties"][name] = {"anyOf": [form, body["properties"][name]]}
+        return {"anyOf": [cls.short_schema, schema]} if cls.short or "short_schema" in vars(cls) else schema
 
 
 def plain(value: object) -> dict[str, Any]:

@@ -213,6 +213,7 @@ class SecretModel(Section):
     """Where a secret comes from; nothing: an environment variable of its own name."""
 
     title: ClassVar[str] = "a secret"
+    short_schema: ClassVar[dict[str, Any]] = {"type": "null"}
     env: Text = ""
     file: Text = ""
     command: Annotated[tuple[str, ...], Leaf(leaves.argv, {"type": ["string", "array"]})] = ()

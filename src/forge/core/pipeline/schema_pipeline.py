@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import (
@@ -153,6 +155,7 @@ class PipelineModel(Section):
     """`forge/pipeline.yaml`."""
 
     title: ClassVar[str] = "the pipeline"
+    editor_forms: ClassVar[dict[str, dict[str, Any]]] = {"secrets": {"type": "array", "items": {"type": "string"}}}
     name: Text = ""
     description: Text = ""
     env: Env = Field(default_factory=dict)
@@ -187,9 +190,13 @@ class EnvironmentsModel(Section):
     environments: dict[str, EnvironmentModel]
 
     @classmethod
-    def respell(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """The names may stand at the top, too."""
-        return value if "environments" in value else {"environments": value}
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The names may stand at the top, too: the document is brought into one form when it is read."""
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        body = handler.resolve_ref_schema(schema)
+        body["additionalProperties"] = body["properties"]["environments"]["additionalProperties"]
+        del body["required"]
+        return schema
 
 
 class TemplatesModel(Section):
@@ -207,4 +214,4 @@ def json_schema(kind: Literal["pipeline", "environments", "templates"] = "pipeli
         "templates": TemplatesModel,
     }
     schema = models[kind].model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"Forge {kind}", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"Forge {kind}"}

@@ -176,19 +176,8 @@ class VerifyModel(Section):
     timeout: Duration = 300.0
     interval: Duration = 15.0
     checks: list[CheckModel] | None = None
-    for_: Duration = 0.0
+    for_: Duration = Field(0.0, alias="for")
     rollback: Flag = False
-
-    @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """`for` is a word of Python's."""
-        names = super().keys()
-        return tuple("for" if name == "for_" else name for name in names)
-
-    @classmethod
-    def respell(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """`for` is a word of Python's."""
-        return {("for_" if key == "for" else key): item for key, item in super().respell(value).items()}
 
     @model_validator(mode="after")
     def _looks(self) -> VerifyModel:
@@ -223,6 +212,7 @@ class StepModel(Section):
     """Exactly one kind of step, and what changes how it runs."""
 
     title: ClassVar[str] = "a step"
+    editor_schema: ClassVar[dict[str, Any]] = {"oneOf": [{"required": [kind]} for kind in KINDS]}
     checkout: CheckoutModel | None = None
     run: Script | None = None
     publish: PublishModel | None = None

@@ -178,8 +178,11 @@ def test_any_bytes_are_a_document_or_diagnostics(content: bytes):
     try:
         assert isinstance(read(content, "f"), Document)
     except InvalidConfiguration as wrong:
-        assert wrong.diagnostics
-        assert all(one.render() for one in wrong.diagnostics)
+        told = [one.render() for one in wrong.diagnostics]
+    else:
+        return
+    assert told
+    assert all(told)
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-?[]{}&*!|>'\"#%@`, \n\t01.~<"), max_size=60))
@@ -187,9 +190,10 @@ def test_any_yaml_like_text_is_a_document_or_diagnostics_with_places(content: st
     try:
         read(content, "f")
     except InvalidConfiguration as wrong:
-        for one in wrong.diagnostics:
-            assert one.line <= len(content.splitlines()) + 1
-            assert one.message
+        told = wrong.diagnostics
+    else:
+        return
+    assert all(one.message and one.line <= len(content.splitlines()) + 1 for one in told)
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Cn", "Co")), max_size=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -214,18 +215,14 @@ def test_any_text_is_an_expression_or_a_problem_in_words(expression: str):
     if problem is not None:
         assert problem
         return
-    try:
+    with contextlib.suppress(ExpressionError):
         evaluate(expression, VALUES)
-    except ExpressionError as error:
-        assert str(error)
 
 
 @given(st.text(max_size=60))
 def test_text_is_interpolated_or_refused(text: str):
-    try:
-        interpolate(text, VALUES)
-    except ExpressionError as error:
-        assert str(error)
+    with contextlib.suppress(ExpressionError):
+        assert isinstance(interpolate(text, VALUES), str)
 
 
 @given(st.text().filter(lambda text: "${{" not in text))

@@ -55,7 +55,11 @@ def test_no_diagnostic_speaks_the_jargon_of_a_library(case: str):
 
 def test_every_code_has_a_recorded_text():
     recorded = "".join((GOLDEN / f"{case}.txt").read_text() for case in CASES)
-    told = {line.split("[", 1)[1].split("]", 1)[0] for line in recorded.splitlines() if line.startswith(("error[", "warning["))}
+    told = {
+        line.split("[", 1)[1].split("]", 1)[0]
+        for line in recorded.splitlines()
+        if line.startswith(("error[", "warning["))
+    }
     assert told >= {
         "syntax", "empty", "scalar", "duplicate-key", "key", "too-large", "unknown-key", "missing-key", "type", "value",
         "step-kind", "no-steps", "no-jobs", "name", "duplicate-name", "cycle", "unknown-job", "unknown-artifact",

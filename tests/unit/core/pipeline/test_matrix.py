@@ -30,7 +30,10 @@ def test_no_matrix_is_one_job_of_its_own_name():
         ({"os": ["a"], "n": [1, 2]}, ["t (os=a, n=1)", "t (os=a, n=2)"]),
         ({"on": [True, False]}, ["t (on=true)", "t (on=false)"]),
         ({"os": ["a", "b"], "exclude": [{"os": "a"}]}, ["t (os=b)"]),
-        ({"os": ["a", "b"], "n": [1, 2], "exclude": [{"os": "a", "n": 2}]}, ["t (os=a, n=1)", "t (os=b, n=1)", "t (os=b, n=2)"]),
+        (
+            {"os": ["a", "b"], "n": [1, 2], "exclude": [{"os": "a", "n": 2}]},
+            ["t (os=a, n=1)", "t (os=b, n=1)", "t (os=b, n=2)"],
+        ),
         ({"os": ["a"], "include": [{"os": "b"}]}, ["t (os=a)", "t (os=b)"]),
         ({"os": ["a", "b"], "include": [{"os": "a", "x": 1}]}, ["t (os=a, x=1)", "t (os=b)"]),
         ({"os": ["a", "b"], "include": [{"x": 1}]}, ["t (os=a, x=1)", "t (os=b, x=1)"]),

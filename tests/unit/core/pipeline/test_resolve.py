@@ -422,7 +422,10 @@ def deploy(body: str) -> configs.DeployConfig:
         ("p", Strategy()),
         ("{environment: p}", Strategy("rolling", max_surge=1, max_unavailable=0)),
         ("{environment: p, strategy: blue_green}", Strategy("blue_green")),
-        ("{environment: p, strategy: {rolling: {max_surge: 2, max_unavailable: 1}}}", Strategy(max_surge=2, max_unavailable=1)),
+        (
+            "{environment: p, strategy: {rolling: {max_surge: 2, max_unavailable: 1}}}",
+            Strategy(max_surge=2, max_unavailable=1),
+        ),
         (
             "{environment: p, strategy: {canary: {steps: [{weight: 5%}, {pause: 30s}, {weight: 12.5}]}}}",
             Strategy("canary", (StrategyStep(weight=500), StrategyStep(pause=30.0), StrategyStep(weight=1250))),
@@ -442,9 +445,11 @@ def deploy(body: str) -> configs.DeployConfig:
             Strategy("blue_green", bake=120.0),
         ),
         (
-            "{environment: p, checks: [{error_rate: {above: 5%, over: 5m}}, {error_rate: 1%},"
-            " {latency: {quantile: 0.99, above: 500ms, over: 1m, minimum_requests: 50}}, {latency: 2s},"
-            " {cpu: {above: 80%}}, {cpu: 250%}, {memory: {above: 512MiB}}]}",
+            (
+                "{environment: p, checks: [{error_rate: {above: 5%, over: 5m}}, {error_rate: 1%},"
+                " {latency: {quantile: 0.99, above: 500ms, over: 1m, minimum_requests: 50}}, {latency: 2s},"
+                " {cpu: {above: 80%}}, {cpu: 250%}, {memory: {above: 512MiB}}]}"
+            ),
             Strategy(
                 thresholds=(
                     Threshold("error_rate", 0.05, 300.0),
@@ -521,7 +526,9 @@ def test_verify_has_the_seeds_numbers_by_default():
 def test_a_choice_or_a_number_may_stand_in_a_script_but_text_may_not():
     top = "parameters: {n: 3, pick: [a, b], text: x}\n"
     assert plan(f"{top}jobs: {{a: {{steps: [{{run: 'echo ${{{{ params.n }}}} ${{{{ params.pick }}}}'}}]}}}}")
-    assert "would be run as code" in messages(f"{top}jobs: {{a: {{steps: [{{run: 'echo ${{{{ params.text }}}}'}}]}}}}")[0]
+    assert (
+        "would be run as code" in messages(f"{top}jobs: {{a: {{steps: [{{run: 'echo ${{{{ params.text }}}}'}}]}}}}")[0]
+    )
 
 
 def test_text_may_come_as_an_environment_variable():

@@ -61,10 +61,14 @@ def test_conditions_are_filled_in_too():
 
 
 def test_a_job_wins_over_its_template():
-    job = one("with: {python: '3.11'}, env: {A: job, B: b}, timeout: 1m, retry: 2, shell: dash -c, always: [{run: mine}]")
+    job = one(
+        "with: {python: '3.11'}, env: {A: job, B: b}, timeout: 1m, retry: 2, shell: dash -c, always: [{run: mine}]"
+    )
     assert job.env == {"A": "job", "B": "b", "NAME": "unit"}
     assert (job.timeout, job.retry, job.shell) == (60.0, Retry(2), "dash -c")
-    assert [(step.id, step.config.get("script")) for step in job.steps if step.run_on == "always"] == [("always-1", "mine")]
+    assert [(step.id, step.config.get("script")) for step in job.steps if step.run_on == "always"] == [
+        ("always-1", "mine")
+    ]
 
 
 def test_what_a_job_does_not_say_comes_from_its_template():
@@ -93,7 +97,9 @@ def test_text_that_is_handed_on_still_cannot_become_code():
 
 
 def test_a_template_with_a_matrix_of_the_job():
-    found = plan("  it:\n    template: suite\n    matrix: {py: ['3.11', '3.12']}\n    with: {python: '3.11', name: '${{ matrix.py }}'}\n")
+    found = plan(
+        "  it:\n    template: suite\n    matrix: {py: ['3.11', '3.12']}\n    with: {python: '3.11', name: '${{ matrix.py }}'}\n"
+    )
     assert [job.steps[1].config["name"] for job in found.jobs] == ["report-3.11.xml", "report-3.12.xml"]
 
 
@@ -133,7 +139,9 @@ def test_a_template_in_two_files_is_told_with_both_places():
     assert "forge/pipeline.yaml:1" in found.hint
 
 
-values = st.one_of(st.booleans(), st.integers(-(10**9), 10**9), st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20))
+values = st.one_of(
+    st.booleans(), st.integers(-(10**9), 10**9), st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
+)
 
 
 @given(values)

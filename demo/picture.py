@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pexpect
@@ -18,9 +19,24 @@ from rich.text import Text
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "demo.svg"
-WIDTH, HEIGHT = 104, 300
-"""The height is more than the demo needs, so that nothing scrolls away."""
+WIDTH, HEIGHT = 250, 300
+"""The terminal is larger than the demo needs, so that nothing scrolls away and no line is broken in two."""
+DRAWN = 112
+"""How many characters wide the picture is."""
 BEGINS, ENDS = "1.1.0 A good change", '{"good_release"'
+LEFT_OUT = (
+    "[build_and_test/",
+    "[deploy_staging/",
+    "run-",
+    "Run:",
+    "Pipeline:",
+    "Source:",
+    "Started by:",
+    "Next:",
+    "  forge ",
+)
+"""What is the same in every run; where lines are left out, the picture says so."""
+GAP = "  ⋮"
 NAMED = {"brown": "yellow", "brightbrown": "bright_yellow"}
 
 
@@ -49,17 +65,22 @@ def lines(screen: pyte.Screen) -> list[Text]:
     shown = [row_text(screen, row) for row in range(HEIGHT)]
     first = next(at for at, text in enumerate(shown) if BEGINS in text.plain)
     last = next(at for at, text in enumerate(shown) if text.plain.startswith(ENDS))
-    return shown[first:last]
+    kept: list[Text] = []
+    for text in shown[first:last]:
+        if not text.plain.startswith(LEFT_OUT):
+            kept.append(text)
+        elif kept and kept[-1].plain != GAP:
+            kept.append(Text(GAP, Style(dim=True)))
+    return kept
 
 
 def row_text(screen: pyte.Screen, row: int) -> Text:
     """Return one line of the screen with its colours."""
     text = Text()
-    for column in range(WIDTH):
-        cell = screen.buffer[row][column]
-        text.append(
-            cell.data, Style(color=colour(cell.fg), bgcolor=colour(cell.bg), bold=cell.bold, italic=cell.italics)
-        )
+    cells = [screen.buffer[row][column] for column in range(WIDTH)]
+    for (fg, bg, bold, italics), same in groupby(cells, key=lambda cell: (cell.fg, cell.bg, cell.bold, cell.italics)):
+        style = Style(color=colour(fg), bgcolor=colour(bg), bold=bold, italic=italics)
+        text.append("".join(cell.data for cell in same), style)
     text.rstrip()
     return text
 
@@ -75,9 +96,9 @@ def colour(name: str) -> str | None:
 
 def draw(shown: list[Text]) -> str:
     """Return the picture. It refers to nothing outside itself, so its font is whatever is there."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(record=True, width=DRAWN, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for line in shown:
-        console.print(line, soft_wrap=True)
+        console.print(line)
     frame = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     frame = frame.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, DejaVu Sans Mono")
     return console.export_svg(title="make demo", theme=MONOKAI, code_format=frame, unique_id="forge")

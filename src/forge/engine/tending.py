@@ -29,7 +29,8 @@ class Tending:
     """Ticks one machine and performs its actions.
 
     `still_ours` says whether the lease can be relied on; `crowded` whether others wait for this machine's seat;
-    a machine with nothing to do for more than `linger` seconds is given back."""
+    a machine with nothing to do for more than `linger` seconds is given back. `after` is the end of an earlier
+    tending of the same machine, whose actions may still be cleaning up."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Tending:
         still_ours: Callable[[], bool],
         crowded: Callable[[], bool],
         linger: float,
+        after: asyncio.Task[None] | None = None,
     ) -> None:
         self.claim = claim
         self.task: asyncio.Task[None] | None = None
@@ -50,6 +52,7 @@ class Tending:
         self._still_ours = still_ours
         self._crowded = crowded
         self._linger = linger
+        self._after = after
         self._poke = asyncio.Event()
         self._lost = False
         self._stopping = False
@@ -90,6 +93,8 @@ class Tending:
     async def run(self) -> None:
         """Tend the machine until there is nothing to do for a while, or the lease is given up."""
         try:
+            if self._after is not None:
+                await asyncio.wait({self._after})
             await self._tend()
         except StaleLease:
             self._lost = True

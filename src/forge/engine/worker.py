@@ -129,6 +129,7 @@ class Worker:
         self._unsure = False
 
     def _tend(self, claim: Claim) -> None:
+        before = self._tendings.get(claim.machine)
         tending = Tending(
             self._store,
             self._kinds[claim.kind],
@@ -136,6 +137,7 @@ class Worker:
             still_ours=lambda: claim.worker == self.id and steady() < self._lease_end,
             crowded=lambda: len(self._tendings) >= self._max_machines,
             linger=self._lease_seconds,
+            after=None if before is None else before.task,
         )
         self._tendings[claim.machine] = tending
         task = asyncio.create_task(tending.run(), name=f"tend {claim.machine}")

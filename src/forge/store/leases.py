@@ -39,12 +39,6 @@ _FIRST_BEAT = Statement(
 _HELD_BY = Statement(select(m.id).where(m.worker == _worker))
 _TOLD = Statement(select(m.id).where(m.worker == _worker, m.due_at == 0).limit(1))
 _HEAR = Statement(update(t.machines).where(m.worker == _worker, m.due_at == 0).values(due_at=None).returning(m.id))
-_TAKE = Statement(
-    update(t.machines)
-    .where(m.id == bindparam("machine", type_=Text()))
-    .values(worker=_worker, token=m.token + 1, due_at=None)
-    .returning(m.token)
-)
 _unfinished = or_(
     m.due_at == 0,
     exists().where(t.commands.c.machine == m.id, t.commands.c.consumed == 0),
@@ -64,6 +58,16 @@ def _due(kinds: int, only: int, *, lock: bool) -> Statement:
         query = query.where(m.id.in_(names(only, "only")))
     query = query.order_by(m.due_at, m.seq).limit(bindparam("most", type_=Integer()))
     return Statement(query.with_for_update(skip_locked=True) if lock else query)
+
+
+@lru_cache(maxsize=256)
+def _take(count: int) -> Statement:
+    return Statement(
+        update(t.machines)
+        .where(m.id.in_(names(count, "machine")))
+        .values(worker=_worker, token=m.token + 1, due_at=None)
+        .returning(m.id, m.kind, m.token)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -110,13 +114,12 @@ def claim(
         transaction.wake()
     values = named(kinds, "kind") | named(only, "only")
     due = transaction.run(_due(len(kinds), len(only), lock=True), most=limit, **values)
-    if due:
-        beat(transaction, worker, lease_seconds)
-    claims = []
-    for machine, kind in due:
-        ((token,),) = transaction.run(_TAKE, machine=machine, of_worker=worker)
-        claims.append(Claim(machine=machine, kind=kind, worker=worker, token=token))
-    return claims
+    if not due:
+        return []
+    beat(transaction, worker, lease_seconds)
+    machines = named((machine for machine, _ in due), "machine")
+    taken = transaction.run(_take(len(due)), of_worker=worker, **machines)
+    return [Claim(machine=machine, kind=kind, worker=worker, token=token) for machine, kind, token in taken]
 
 
 def beat(transaction: Transaction, worker: str, lease_seconds: float) -> None:

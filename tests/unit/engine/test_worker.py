@@ -605,6 +605,33 @@ class TestLeases:
             await store.machines.write(stolen, Write(status="mine", head=b"{}"))
         assert (await store.machines.load(machine)).status == "mine"
 
+    async def test_an_action_that_takes_long_to_stop_does_not_meet_its_successor(self, store):
+        class Slow(Kind):
+            together = 0
+            most = 0
+
+            async def perform(self, action, state, claim):
+                self.together += 1
+                self.most = max(self.most, self.together)
+                try:
+                    return await super().perform(action, state, claim)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(0.7)
+                    raise
+                finally:
+                    self.together -= 1
+
+        kind = Slow()
+        kind.gates["a"] = asyncio.Event()
+        machine = await create(store, "a")
+        async with working(store, kind, lease_seconds=0.6) as worker:
+            await until(lambda: kind.performed == ["a"])
+            worker._give_up_all()  # as after the database was away for longer than the lease
+            kind.gates.clear()
+            await until_done(store, machine)
+        assert kind.performed == ["a", "a"]
+        assert kind.most == 1
+
     async def test_a_worker_cut_off_from_the_database_gives_up_within_its_lease(self, store):
         kind = Kind()
         kind.gates["a"] = asyncio.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -143,19 +142,17 @@ def test_a_report_that_is_too_large_is_not_read(report, monkeypatch):
         read_junit(report("<testsuite></testsuite>"))
 
 
-def test_a_hundred_thousand_cases_take_little_memory(report):
+def test_ten_thousand_cases_take_little_memory(report):
     path = report(
         "<testsuite>"
         + "<testcase name='a' time='1'><system-out>words</system-out></testcase>" * 50_000
         + "</testsuite>"
     )
     tracemalloc.start()
-    started = time.monotonic()
-    assert read_junit(path).tests == 50_000
-    assert time.monotonic() - started < 20
+    assert read_junit(path).tests == 10_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 5_000_000
+    assert peak < 2_000_000
 
 
 outcomes = st.sampled_from(["", "<failure/>", "<error/>", "<skipped/>"])

@@ -130,7 +130,7 @@ async def test_a_timeout_ends_the_step(job):
     result = await job.step("run", script="echo begun; sleep 60", timeout=0.5)
     assert (result.outcome, result.exit_code) == ("timed_out", None)
     assert result.message == "did not end within 0.5s and was ended"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert job.said.startswith("begun\n")
 
 

@@ -40,6 +40,14 @@ def test_a_run_of_many_jobs_is_measured(monkeypatch):
     assert float(figure.ratio) > 0
 
 
+def test_the_local_target_is_measured():
+    from bench.local_target import measure
+
+    figures = {figure.what: figure.measured for figure in measure(changes=6, kills=1, rounds=1)}
+    assert figures["requests lost over 6 weight changes"].startswith("0 of ")
+    assert len(figures) == 6
+
+
 def test_two_things_are_timed_in_turn():
     from bench.figures import in_turn
 

@@ -12,7 +12,7 @@ from forge.adapters.targets.local.state import AgentState
 from forge.model.traffic import TrafficTable
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 10.0
+_LONGEST_DELAY = 2.0
 _STEADY = 10.0
 
 

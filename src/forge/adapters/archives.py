@@ -66,6 +66,15 @@ def pack_folder(folder: Path, archive: Path) -> None:
     pack(folder, _below(folder, ""), archive)
 
 
+def foreign_link(folder: Path) -> str | None:
+    """Return the first symbolic link below `folder` that `unpack` would refuse, or None."""
+    for name in sorted(_below(folder, "")):
+        path = folder / name
+        if path.is_symlink() and not stays_inside(PurePosixPath(name), str(path.readlink())):
+            return name
+    return None
+
+
 def unpack(archive: Path, into: Path, limits: Limits = DEFAULT_LIMITS, *, any_links: bool = False) -> None:
     """Unpack a tar (plain, gz, bz2, xz) or zip into the folder `into`, which is made if missing.
 

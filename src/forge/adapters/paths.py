@@ -14,11 +14,12 @@ _ENOUGH = 5_000
 """Files that are looked at for a name that is near; a hint is not worth a walk through everything."""
 
 
-def inside(root: Path, relative: str) -> Path:
-    """Return `root / relative`. Raises UsageError if that is, or leads by a symbolic link, outside of `root`."""
+def inside(root: Path, relative: str, base: Path | None = None) -> Path:
+    """Return `base / relative` (`base` is `root` or a folder in it). Raises UsageError if that is, or leads by a
+    symbolic link, outside of `root`."""
     if "\0" in relative:
         raise UsageError("a path cannot contain a NUL character")
-    path = Path(os.path.normpath(root / relative))
+    path = Path(os.path.normpath((base or root) / relative))
     if not path.is_relative_to(root) or not path.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"`{relative}` leads out of the workspace", hint="name a path inside of it")
     return path

@@ -33,7 +33,8 @@ class ProcessRunner:
     """A `Runner` for commands on this machine (Linux).
 
     `worker` marks every process (`FORGE_WORKER`), unique for each start of Forge; when this process dies, a
-    watchdog ends all that carry it. `scope`, usually the project's folder, keeps two projects on one machine
+    watchdog ends all that carry it. What a step means to leave running has to leave its session and drop that
+    variable (`env -u FORGE_WORKER setsid ...`). `scope`, usually the project's folder, keeps two projects on one machine
     apart: `kill` finds only processes that were started in the same scope.
     """
 

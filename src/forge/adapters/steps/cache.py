@@ -97,8 +97,8 @@ def _save(workspace: Path, cache: Path, say: Callable[[str], None]) -> None:
 
 
 def _relative(context: StepContext, path: str) -> str:
-    place = inside(context.cwd, path)
-    if not place.is_relative_to(context.workspace) or place == context.workspace:
+    place = inside(context.workspace, path, context.cwd)
+    if place == context.workspace:
         raise UsageError(f"`{path}` cannot be cached; name a folder or a file inside the workspace")
     return str(place.relative_to(context.workspace))
 

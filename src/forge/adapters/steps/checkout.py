@@ -30,7 +30,7 @@ class CheckoutStep:
         """Do it."""
         config = msgspec.convert(context.step.config, CheckoutConfig)
         try:
-            into = inside(context.cwd, config.into)
+            into = inside(context.workspace, config.into, context.cwd)
             if config.repository:
                 return await git.checkout(context, config, into)
             if config.path in OWN:

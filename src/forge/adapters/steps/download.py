@@ -43,7 +43,7 @@ class DownloadStep:
         return StepResult("succeeded", outputs={"digest": artifact.digest, "size": artifact.size})
 
     async def _bring(self, context: StepContext, config: DownloadConfig, artifact: PublishedArtifact) -> None:
-        into = inside(context.cwd, config.into)
+        into = inside(context.workspace, config.into, context.cwd)
         place = inside(into, config.name)
         if not (config.extract or artifact.is_directory):
             if place.is_dir():

@@ -26,7 +26,7 @@ class PublishStep:
         config = msgspec.convert(context.step.config, PublishConfig)
         wanted = config.path or config.name
         try:
-            path = _inside_workspace(context, wanted)
+            path = inside(context.workspace, wanted, context.cwd)
         except UsageError as error:
             return StepResult("failed", error.message)
         if not path.exists():
@@ -34,6 +34,9 @@ class PublishStep:
             return StepResult("failed", f"there is no `{wanted}` to publish" + (f"; {hint}" if hint else ""))
         if not (path.is_file() or path.is_dir()):
             return StepResult("failed", f"`{wanted}` is neither a file nor a folder")
+        foreign = archives.foreign_link(path) if path.is_dir() else None
+        if foreign:
+            return StepResult("failed", f"`{wanted}/{foreign}` is a link that leads out of the folder")
         return await self._publish(context, config.name, path)
 
     async def _publish(self, context: StepContext, name: str, path: Path) -> StepResult:
@@ -67,10 +70,3 @@ class PublishStep:
             return StepResult("failed", error.message)
         context.say(f"published {name} ({format_size(size)}, sha256 {digest})")
         return StepResult("succeeded", outputs={"artifact": name, "digest": digest, "size": size})
-
-
-def _inside_workspace(context: StepContext, wanted: str) -> Path:
-    path = inside(context.cwd, wanted) if not Path(wanted).is_absolute() else Path(wanted)
-    if not path.resolve().is_relative_to(context.workspace.resolve()):
-        raise UsageError(f"`{wanted}` is outside of the workspace; copy it into the workspace to publish it")
-    return path

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import tarfile
 
 import pytest
 
+from forge.adapters import archives
 from forge.adapters.steps.base import PublishedArtifact
 from forge.model.errors import CorruptData, DependencyFailed
 
@@ -38,7 +41,7 @@ async def test_what_made_it_is_recorded(job):
         run="run-1",
         job="job",
         step="1",
-        plan=job.context("run", {}).plan.digest if False else recorded.plan,
+        plan=recorded.plan,
         commit="",
         created_at=1234.5,
         is_directory=False,
@@ -132,6 +135,40 @@ async def test_what_is_outside_is_not_published(job, path):
 async def test_an_absolute_path_inside_is_fine(job):
     job.write("dist/x", "1")
     assert (await job.step("publish", name="x", path=str(job.workspace / "dist" / "x"))).outcome == "succeeded"
+
+
+async def test_a_folder_with_a_link_that_no_download_would_accept_is_not_published(job):
+    job.write("venv/lib/x")
+    (job.workspace / "venv" / "lib" / "up").symlink_to("../bin")
+    (job.workspace / "venv" / "python").symlink_to("/usr/bin/python3")
+    result = await job.step("publish", name="venv")
+    assert (result.outcome, result.message) == ("failed", "`venv/python` is a link that leads out of the folder")
+    assert job.index.artifacts == {}
+
+
+async def test_a_neighbour_of_the_working_directory_is_inside_the_workspace(job):
+    job.write("dist/app", "a")
+    (job.workspace / "sub").mkdir()
+    assert (await job.step("publish", name="app", path="../dist/app", cwd="sub")).outcome == "succeeded"
+    assert (await job.step("download", name="app", into="../other", cwd="sub")).outcome == "succeeded"
+    assert (await job.step("download", name="app", into="../../other", cwd="sub")).outcome == "failed"
+    assert job.files()["other/app"] == "a"
+
+
+async def test_a_full_disk_is_a_failure_of_the_system(job, monkeypatch):
+    job.write("site/x")
+    await job.step("publish", name="site")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(archives, "unpack", full)
+    with pytest.raises(DependencyFailed, match=r"`site` could not be written: .*No space left"):
+        await job.step("download", name="site", into="there")
+    monkeypatch.setattr(archives, "pack_folder", full)
+    with pytest.raises(DependencyFailed, match=r"`site` could not be read or packed: .*No space left"):
+        await job.step("publish", name="site")
+    assert job.private() == []
 
 
 async def test_other_content_under_the_same_name_is_refused(job):

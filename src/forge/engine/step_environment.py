@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from forge.core.pipeline.keys import StepKey
 from forge.core.pipeline.state import RunState
@@ -18,8 +17,6 @@ KEPT = frozenset({
 })  # fmt: skip
 """What a step inherits from whoever started the worker; everything else is declared in the pipeline."""
 
-Interpolate = Callable[[str, Mapping[str, Any]], str]
-
 
 def base(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the clean environment that every step begins with."""
@@ -28,17 +25,6 @@ def base(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     kept.setdefault("PATH", os.defpath)
     kept.setdefault("TERM", "dumb")
     return kept
-
-
-def declared(
-    plan: Plan, job: JobPlan, step: StepPlan, known: dict[str, Any], interpolate: Interpolate
-) -> dict[str, str]:
-    """Return pipeline, job and step env, the later over the earlier; each may refer to the ones before it."""
-    values: dict[str, str] = {}
-    for env in (plan.env, job.env, step.env):
-        seen = {**known, "env": {**known.get("env", {}), **values}}
-        values.update({name: interpolate(text, seen) for name, text in env.items()})
-    return values
 
 
 def of_forge(plan: Plan, run: RunState, job: JobPlan, step: StepPlan, key: StepKey) -> dict[str, str]:

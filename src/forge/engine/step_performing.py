@@ -21,7 +21,7 @@ from forge.adapters.steps.cache import save_caches
 from forge.adapters.steps.private import process_key
 from forge.core.pipeline.keys import StepKey
 from forge.core.pipeline.state import RunState
-from forge.core.pipeline.variables import has_expression
+from forge.core.pipeline.variables import declared_env, has_expression
 from forge.engine import secrets, step_environment
 from forge.engine.artifact_index import RunArtifacts
 from forge.engine.project import Project
@@ -57,7 +57,7 @@ class StepPerformer:
         self._releases = releases
         self._step_of_kind = step_of_kind
         self._workspaces = Workspaces(project, artifacts)
-        self._secrets: dict[str, tuple[dict[str, str], Masker]] = {}
+        self._secrets: dict[tuple[str, int], tuple[dict[str, str], Masker]] = {}
 
     async def perform(self, plan: Plan, run: RunState, action: Action) -> Outcome:
         """Perform a `step` action. Cancelling the task ends the step's processes before it is over."""
@@ -87,13 +87,15 @@ class StepPerformer:
         self, plan: Plan, run: RunState, action: Action, job: JobPlan, step: StepPlan, key: StepKey, *, again: bool
     ) -> Outcome:
         try:
-            values, masker = await self._secrets_of(plan)
+            values, masker = await self._secrets_of(plan, run)
         except ForgeError as error:
             return _error(action, error)
         path = self._project.step_log(run.id, key.job, key.attempt, key.step)
         with StepLog(path, masker) as log:
             if again:
                 log.say(_AGAIN)
+            for name in masker.too_short:
+                log.say(f"forge: the secret {name} is too short to be hidden in logs")
             try:
                 context = await self._context(plan, run, action, job, step, key, values, log)
                 result = await _within(step.timeout, self._step_of_kind(context.step.kind).run(context))
@@ -107,14 +109,14 @@ class StepPerformer:
                 return _error(action, error, log.mask)
             return _outcome(action, result, log)
 
-    async def _secrets_of(self, plan: Plan) -> tuple[dict[str, str], Masker]:
-        """Return the values and what masks them, fetched once a plan: a thousand steps ask a vault once."""
+    async def _secrets_of(self, plan: Plan, run: RunState) -> tuple[dict[str, str], Masker]:
+        """Return the values and what masks them, fetched once an attempt of a run: a thousand steps ask a vault once."""
         if not plan.secrets:
             return {}, Masker()
-        known = self._secrets.get(plan.digest)
+        known = self._secrets.get((run.id, run.attempt))
         if known is None:
             values = await secrets.resolve(plan.secrets, self._project.root)
-            known = self._secrets[plan.digest] = (values, Masker(values))
+            known = self._secrets[run.id, run.attempt] = (values, Masker(values))
             while len(self._secrets) > _SECRETS_KEPT:
                 self._secrets.pop(next(iter(self._secrets)))
         return known
@@ -133,7 +135,7 @@ class StepPerformer:
         """Return everything the step may use. Raises WorkspaceGone, ForgeError."""
         workspace = await self._workspaces.prepare(plan, run.id, job, run.jobs[job.name], key.attempt)
         known = dict(action.payload.get("variables") or {})
-        declared = step_environment.declared(plan, job, step, known, _interpolate)
+        declared = declared_env(plan, job, step, known, _interpolate)
         known["env"] = {**known.get("env", {}), **declared}
         config = _interpolated(step.config, known)
         folder = _interpolate(step.working_directory or job.working_directory, known)

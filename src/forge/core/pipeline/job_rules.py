@@ -12,7 +12,7 @@ from forge.core.pipeline.slots import ask, free_slot, place_after, waits_for_slo
 from forge.core.pipeline.state import JOB_FINAL, STEP_FINAL, JobState, StepState
 from forge.core.pipeline.step_rules import backoff, end_main, start_step, with_step
 from forge.core.pipeline.tick import Tick
-from forge.core.pipeline.variables import variables
+from forge.core.pipeline.variables import declared_env, has_expression, variables
 from forge.core.pipeline.wording import clock, name_list
 from forge.model.plan import JobPlan, StepPlan
 from forge.model.units import format_duration
@@ -203,7 +203,12 @@ def _skip_reason(tick: Tick, job: JobState, step: StepPlan) -> str | None:
 def _truth(tick: Tick, plan_job: JobPlan, step: StepPlan | None, expression: str) -> tuple[bool, str]:
     """Return whether a `when` holds, and what is wrong with it if it cannot be told."""
     try:
-        value = tick.evaluate(expression, variables(tick.plan, tick.run, tick.jobs, plan_job, step))
+        known = variables(tick.plan, tick.run, tick.jobs, plan_job, step)
+        if has_expression(known["env"]):
+            from forge.core.pipeline.expressions import interpolate
+
+            known["env"] = declared_env(tick.plan, plan_job, step, known, interpolate)
+        value = tick.evaluate(expression, known)
     except ValueError as error:
         return False, f"`when: {expression}` cannot be evaluated: {error}"
     if not isinstance(value, bool):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from forge.core.pipeline.state import JobState, RunState, StepState
 from forge.model.plan import JobPlan, Plan, StepPlan
+
+Interpolate = Callable[[str, Mapping[str, Any]], str]
 
 
 def variables(
@@ -32,6 +34,20 @@ def variables(
             "attempt": run.attempt,
         },
     }
+
+
+def declared_env(
+    plan: Plan, job: JobPlan, step: StepPlan | None, known: Mapping[str, Any], interpolate: Interpolate
+) -> dict[str, str]:
+    """Return pipeline, job and step env with their expressions replaced, the later over the earlier.
+
+    Each may refer to the ones before it as `env`. Raises what `interpolate` raises (ExpressionError).
+    """
+    values: dict[str, str] = {}
+    for env in (plan.env, job.env, step.env if step else {}):
+        seen = {**known, "env": {**known.get("env", {}), **values}}
+        values.update({name: interpolate(text, seen) if has_expression(text) else text for name, text in env.items()})
+    return values
 
 
 def job_outputs(state: JobState) -> dict[str, Any]:

@@ -117,6 +117,20 @@ class TestConditions:
         run.carry_on()
         assert (run.status("yes"), run.status("no")) == ("succeeded", "skipped")
 
+    def test_a_condition_sees_the_values_of_env_and_not_its_expressions(self, make):
+        job = make.job(
+            "a", make.step("1", when="env.URL == 'https://eu.prod'"), env={"URL": "https://${{ env.PLACE }}"}
+        )
+        run = make.drive(job, env={"PLACE": "${{ params.region }}.prod"}, parameters={"region": "eu"})
+        run.carry_on()
+        assert run.started == ["a#1/1#1"]
+
+    def test_a_wrong_expression_in_env_makes_the_condition_an_error(self, make):
+        run = make.drive(make.job("a", when="env.X == 'x'", env={"X": "${{ params.nope }}"}))
+        run.carry_on()
+        assert run.status("a") == "error"
+        assert "nope" in run.state.jobs["a"].message
+
     def test_a_condition_of_a_step_sees_earlier_steps(self, make):
         second = make.step("2", when="steps['step 1'].outputs.changed == 'no'")
         run = make.drive(make.job("a", make.step("1"), second, make.step("3", when="steps['1'].status == 'succeeded'")))

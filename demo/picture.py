@@ -24,18 +24,10 @@ WIDTH, HEIGHT = 250, 300
 DRAWN = 112
 """How many characters wide the picture is."""
 BEGINS, ENDS = "1.1.0 A good change", '{"good_release"'
-LEFT_OUT = (
-    "[build_and_test/",
-    "[deploy_staging/",
-    "run-",
-    "Run:",
-    "Pipeline:",
-    "Source:",
-    "Started by:",
-    "Next:",
-    "  forge ",
-)
+LEFT_OUT = re.compile(r"\[(build_and_test|deploy_staging)/|run-\d")
 """What is the same in every run; where lines are left out, the picture says so."""
+DETAILS, JOB, STORY = "Run:", re.compile(r"[├└]── "), re.compile(r"1\.\d\.0 A |Afterwards")
+"""Of the details after a run the jobs are enough; the story goes on behind them."""
 GAP = "  ⋮"
 NAMED = {"brown": "yellow", "brightbrown": "bright_yellow"}
 
@@ -66,10 +58,15 @@ def lines(screen: pyte.Screen) -> list[Text]:
     first = next(at for at, text in enumerate(shown) if BEGINS in text.plain)
     last = next(at for at, text in enumerate(shown) if text.plain.startswith(ENDS))
     kept: list[Text] = []
+    in_details = False
     for text in shown[first:last]:
-        if not text.plain.startswith(LEFT_OUT):
+        in_details = (in_details or text.plain.startswith(DETAILS)) and not STORY.match(text.plain)
+        if in_details and JOB.match(text.plain):
+            text.truncate(DRAWN, overflow="ellipsis")
             kept.append(text)
-        elif kept and kept[-1].plain != GAP:
+        elif not in_details and not LEFT_OUT.match(text.plain):
+            kept.append(text)
+        elif kept[-1].plain != GAP and not JOB.match(kept[-1].plain):
             kept.append(Text(GAP, Style(dim=True)))
     return kept
 
@@ -101,6 +98,7 @@ def draw(shown: list[Text]) -> str:
         console.print(line)
     frame = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     frame = frame.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, DejaVu Sans Mono")
+    frame = frame.replace("<svg ", '<svg xml:space="preserve" ', 1)
     return console.export_svg(title="make demo", theme=MONOKAI, code_format=frame, unique_id="forge")
 
 

@@ -178,7 +178,7 @@ def summary(releases: list[Release], whole: Tally, exposure: float) -> dict[str,
     requests, failed = whole.requests.total(), whole.failed.total()
     tell(
         f"Of {requests} requests [bold]{failed}[/] failed ({failed / requests:.2%}). "
-        f"The bad version was gone {exposure:.1f} s after its first error, and nobody had to do anything."
+        f"The bad version was gone {exposure:.1f} s after its first error; nobody had to act."
     )
     _, good, bad = releases
     return {

@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from forge.adapters.runners.base import Finished, OutputSink
 from forge.adapters.runners.live_processes import alive, group_exists, send, send_group
@@ -25,8 +25,6 @@ LINGER = 1.0
 POLL = 0.01
 ORPHAN_GRACE = 5.0
 """Seconds between TERM and KILL for the processes of a worker that has died."""
-
-T = TypeVar("T")
 
 
 class ProcessRunner:
@@ -69,10 +67,11 @@ class ProcessRunner:
             try:
                 await asyncio.wait((command.ended,), timeout=timeout)
             except asyncio.CancelledError:
-                await _uninterrupted(self._end(command, grace))
+                await _uninterrupted(lambda: self._end(command, grace))
                 raise
             timed_out = not command.ended.done()
-            await _uninterrupted((self._end if timed_out else self._end_leftovers)(command, grace))
+            ending = self._end if timed_out else self._end_leftovers
+            await _uninterrupted(lambda: ending(command, grace))
             return Finished(command.exit_code, loop.time() - started, command.peak_memory, timed_out=timed_out)
         finally:
             command.close()
@@ -83,7 +82,7 @@ class ProcessRunner:
         cookie = {"FORGE_STEP": key, "FORGE_SCOPE": self.scope}
         seen = set(alive(0, cookie))
         if seen:
-            await _uninterrupted(_end_found(0, cookie, grace, seen))
+            await _uninterrupted(lambda: _end_found(0, cookie, grace, seen))
         return len(seen)
 
     def close(self) -> None:
@@ -99,7 +98,7 @@ class ProcessRunner:
         """End everything of a command that is to stop now."""
         cookie = {"FORGE_STEP": command.env["FORGE_STEP"], "FORGE_WORKER": self.worker}
         await _end_found(command.pid, cookie, grace, set())
-        await command.ended
+        await asyncio.wait((command.ended,))  # not the future itself: a cancellation here would cancel it
         command.drain()
 
     async def _end_leftovers(self, command: _Command, grace: float) -> None:
@@ -255,18 +254,20 @@ async def _end_found(session: int, cookie: Mapping[str, str], grace: float, told
         pause = min(pause * 1.5, 0.1)
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` to its end even when the waiting task is cancelled meanwhile (again): leaving no
-    process behind goes before leaving quickly. The cancellation is raised afterwards."""
-    task = asyncio.ensure_future(work)
+async def _uninterrupted(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do `work` to its end even when the waiting task, or `work` itself, is cancelled meanwhile, as happens
+    when a loop shuts down: leaving no process behind goes before leaving quickly. The cancellation is raised
+    afterwards. `work` may be begun again, so it must be idempotent."""
     cancelled = False
-    while not task.done():
+    task = asyncio.ensure_future(work())
+    while True:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.cancelled():
-                cancelled = True
+            cancelled = True
+            if task.cancelled():
+                task = asyncio.ensure_future(work())
+        else:
+            break
     if cancelled:
-        task.result()
         raise asyncio.CancelledError
-    return task.result()

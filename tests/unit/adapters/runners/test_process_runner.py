@@ -262,6 +262,25 @@ async def test_cancelling_twice_does_not_leave_early(shell, runner, tmp_path):
     assert of_worker(runner) == []
 
 
+def test_a_loop_that_shuts_down_leaves_nothing_either(tmp_path):
+    """`asyncio.run` cancels every task at once when its main has ended, also those that clean up."""
+    runner = ProcessRunner(watchdog=False)
+    begun = []
+
+    async def main() -> None:
+        script = "trap 'sleep 0.2; touch cleaned; exit' TERM; touch ready; while true; do sleep 0.01; done"
+        command = runner.run(["bash", "-c", script], key="k", cwd=tmp_path, env=ENV, output=Kept())
+        begun.append(asyncio.create_task(command))
+        await until((tmp_path / "ready").exists)
+        begun[0].cancel()
+        await asyncio.sleep(0.05)  # it cleans up now, and is disturbed in the middle of it
+
+    asyncio.run(main())
+    assert begun[0].cancelled()
+    assert (tmp_path / "cleaned").exists()
+    assert of_worker(runner) == []
+
+
 async def test_output_after_term_is_kept(shell, tmp_path):
     output = Kept()
     script = "trap 'echo good-bye; exit 0' TERM; touch ready; while true; do sleep 0.01; done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ import psutil
 import pytest
 
 from forge.adapters.targets.local import logs
+from forge.adapters.targets.local.client import AgentClient
 from forge.adapters.targets.local.environment import open_local, shutdown, status
-from forge.adapters.targets.local.folders import EnvironmentFolder
-from forge.model.errors import UsageError
+from forge.adapters.targets.local.folders import EnvironmentFolder, agent_socket
+from forge.model.configs import EnvoyRouterConfig
+from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import EnvironmentPlan
 from forge.model.traffic import Version
 
@@ -236,6 +239,46 @@ async def test_a_version_never_changes_its_configuration(world) -> None:
     with pytest.raises(UsageError, match="knows no option 'comand'") as wrong:
         await world.want("2.0", 1, comand=["true"])
     assert "'command'" in wrong.value.hint
+
+
+async def test_new_defaults_leave_a_version_alone_that_pinned_its_own(world) -> None:
+    pinned = Version("1.0", config=world.plan.target_config)
+    await world.target.ensure(pinned, 1, None, 1)
+    await world.ready("1.0")
+    changed = EnvironmentPlan("production", target_config={**world.plan.target_config, "env": {"NEW": "1"}})
+    target = open_local(changed, world.folder).target
+    await target.ensure(pinned, 2, None, 1)
+    await world.ready("1.0", 2)
+    assert (await world.replica("1.0"))["restarts"] == 0
+
+
+async def test_an_agent_that_speaks_another_protocol_gives_way(world) -> None:
+    """What an update of Forge finds: an agent of the version before, which leaves when it is asked to."""
+    folder = EnvironmentFolder(world.folder)
+    said: list[str] = []
+
+    async def old_agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        operation = json.loads(await reader.readline())["operation"]
+        said.append(operation)
+        if operation == "leave":
+            server.close()
+            agent_socket(folder.runtime()).unlink()
+        writer.write(b'{"result": {"protocol": 0, "pid": 1}}\n')
+        writer.close()
+
+    server = await asyncio.start_unix_server(old_agent, str(agent_socket(folder.runtime())))
+    await AgentClient(folder, "production", EnvoyRouterConfig()).start()
+    assert said[:2] == ["hello", "leave"]
+    assert (await world.status())["agent"] not in (None, 1)
+
+
+async def test_an_agent_that_cannot_start_says_why(world) -> None:
+    world.folder.mkdir(parents=True)
+    (world.folder / "state.json").write_text("{broken")
+    with pytest.raises(DependencyFailed, match=r"ended at its start: .*state.json cannot be read"):
+        await world.target.observe()
+    (world.folder / "state.json").unlink()
+    assert await world.target.observe() == {}
 
 
 async def test_a_version_can_come_back_right_after_it_went(world) -> None:

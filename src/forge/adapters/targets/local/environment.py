@@ -52,11 +52,13 @@ async def shutdown(folder: Path) -> None:
     Its logs, its port and its fencing token stay. Raises DependencyFailed when something does not stop.
     """
     place = EnvironmentFolder(folder)
-    if not place.state.exists():
+    if not place.lock.exists():
         return
     client = AgentClient(place, "", EnvoyRouterConfig())
-    wishes = load_state(place).wishes.values()
-    longest = max((wish.config.drain + wish.config.stop_grace for wish in wishes), default=0.0)
+    state = load_state(place)
+    if not state.replicas and state.proxy.process is None and not await client.is_alive():
+        return
+    longest = max((wish.config.drain + wish.config.stop_grace for wish in state.wishes.values()), default=0.0)
     await client.ask("shutdown", timeout=longest * 2 + 30.0)
     while not await asyncio.to_thread(_is_unlocked, place):
         await asyncio.sleep(0.01)
@@ -67,7 +69,7 @@ async def status(folder: Path) -> dict[str, Any]:
     `agent` is None when no agent is alive, and the rest is then what the last one had seen."""
     place = EnvironmentFolder(folder)
     client = AgentClient(place, "", EnvoyRouterConfig())
-    if place.state.exists() and await client.is_alive():
+    if place.lock.exists() and await client.is_alive():
         view: dict[str, Any] = await client.ask("status", start=False)
         return view
     return state_view(load_state(place), None)

@@ -65,7 +65,7 @@ class Supervisor:
         self.proxy_wanted = True
         self.holds: Callable[[], bool] = lambda: True
         """Whether the environment's folder is still ours."""
-        self._saved = self.state
+        self._saved: AgentState | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._watched: dict[str, tuple[ProcessIdentity, int]] = {}
         self._probes: dict[str, tuple[ProcessIdentity, asyncio.Task[None]]] = {}

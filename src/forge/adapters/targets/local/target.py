@@ -21,13 +21,15 @@ class LocalTarget:
     """Runs replicas through the environment's agent, which lives on when Forge does not."""
 
     def __init__(self, client: AgentClient, defaults: dict[str, Any]) -> None:
-        """`defaults` is the environment's target configuration; a version's own goes over it."""
+        """`defaults` is the environment's target configuration, for versions that do not pin one of their own."""
         self._client = client
         self._defaults = defaults
 
     async def ensure(self, version: Version, replicas: int, artifact: str | None, token: int) -> None:
         """Want `replicas` of `version`; unpack its artifact first. See Target."""
-        config = target_config(self._defaults | version.config)
+        # A pinned configuration stands alone: new defaults must not change a version that runs already.
+        pinned = "command" in version.config
+        config = target_config(version.config if pinned else {**self._defaults, **version.config})
         for last in (False, True):
             if replicas or artifact is not None or not version.artifact:
                 await asyncio.to_thread(prepare, self._client.folder, version, artifact)

@@ -60,6 +60,8 @@ def lines(screen: pyte.Screen) -> list[Text]:
     kept: list[Text] = []
     in_details = False
     for text in shown[first:last]:
+        if kept and STORY.match(text.plain):
+            kept.append(Text())
         in_details = (in_details or text.plain.startswith(DETAILS)) and not STORY.match(text.plain)
         if in_details and JOB.match(text.plain):
             text.truncate(DRAWN, overflow="ellipsis")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from forge.core.pipeline import leaves
-from forge.core.pipeline.check_words import check_template
+from forge.core.pipeline.check_words import check_template, texts
 from forge.core.pipeline.document import Document
 from forge.core.pipeline.draft import JobDraft, Place, draft_job
 from forge.core.pipeline.nodes import Node
@@ -68,6 +70,7 @@ def assemble(sources: Sources) -> Assembly:
     _check_names(assembly, checked.model)
     _collect_templates(assembly, checked.model)
     _collect_environments(assembly, checked.model)
+    _check_environments(assembly)
     for template, place in assembly.templates.values():
         assembly.problems += check_template(template, place)
     assembly.parameters = {parameter.name: parameter for parameter in named_values(checked.model.parameters)}
@@ -177,6 +180,16 @@ def _collect_environments(assembly: Assembly, pipeline: PipelineModel) -> None:
             assembly.problems.append(_twice("environment", name, place, assembly.environments[name][1]))
         else:
             assembly.environments[name] = (environment, place)
+
+
+def _check_environments(assembly: Assembly) -> None:
+    """An environment outlives every run, so nothing of a run is known in it."""
+    for name, (model, place) in assembly.environments.items():
+        for text in texts(msgspec.to_builtins(model.plan(name))):
+            fragment = text[text.index("${{") :]
+            hint = "a `deploy` step's `target:` may have them"
+            message = "an environment cannot have expressions"
+            assembly.problems.append(place.problem_at(fragment, "expression", message, hint=hint))
 
 
 def _twice(what: str, name: str, place: Place, first: Place) -> Diagnostic:

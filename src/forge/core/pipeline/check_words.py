@@ -42,6 +42,8 @@ def check_job(draft: JobDraft, scope: Scope) -> Iterator[Diagnostic]:
         yield from _expression(draft.plan.when, scope, draft.place / "when")
     for text in texts({**msgspec.to_builtins(frame), "when": "", "name": "", "base": ""}):
         yield from _text(text, scope, draft.place)
+    if "${{" in draft.plan.shell:
+        yield _shell(draft.place)
     done: set[str] = set()
     for step, place in zip(draft.plan.steps, draft.steps, strict=True):
         yield from _step(step, place, replace(scope, steps=frozenset(done)))
@@ -83,6 +85,8 @@ def _step(step: StepPlan, place: Place, scope: Scope) -> Iterator[Diagnostic]:
         data[key] = ""
     for text in texts(data):
         yield from _text(text, scope, place)
+    if "${{" in step.shell:
+        yield _shell(place)
     if step.kind == "run":
         yield from _injections(step.config["script"], scope, place)
 
@@ -100,6 +104,11 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(item)
 
 
+def _shell(place: Place) -> Diagnostic:
+    hint = "choose between steps with `when`"
+    return place.problem_at("shell", "expression", "`shell` cannot have expressions", hint=hint)
+
+
 def _text(text: str, scope: Scope, place: Place) -> Iterator[Diagnostic]:
     try:
         found = expressions.fragments(text)
@@ -108,14 +117,14 @@ def _text(text: str, scope: Scope, place: Place) -> Iterator[Diagnostic]:
         yield place.problem_at("${{", "expression", str(error), hint=hint)
         return
     for fragment in found:
-        yield from _expression(fragment, scope, place, fragment)
+        yield from _expression(fragment, scope, place, fragment or " ")
 
 
 def _expression(expression: str, scope: Scope, place: Place, fragment: str = "") -> Iterator[Diagnostic]:
-    problem = expressions.check(expression)
+    problem = expressions.check(expression) if fragment else expressions.check_condition(expression)
     if problem:
         hint = _hint_for(expression)
-        at = fragment or expression or "${{"
+        at = expression.strip() or "${{"
         yield place.problem_at(at, "expression", problem, hint=hint)
         return
     for path in expressions.references(expression):

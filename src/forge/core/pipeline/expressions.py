@@ -34,6 +34,15 @@ def check(expression: str) -> str | None:
     return None
 
 
+def check_condition(condition: str) -> str | None:
+    """Return what is wrong with a condition, or None: it compiles, and can be true or false."""
+    try:
+        kind = _compile(condition).return_type().name()
+    except ExpressionError as error:
+        return str(error)
+    return None if kind in {"BOOL", "DYN"} else f"a condition must be true or false; this is {kind.lower()}"
+
+
 def evaluate(expression: str, variables: Mapping[str, Any]) -> Any:
     """Return the value of an expression as plain data. Raises ExpressionError.
 

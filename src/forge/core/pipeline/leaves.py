@@ -89,6 +89,14 @@ def name(value: Any) -> str:
     raise LeafError(f"cannot be {shown(value)}", "use letters, digits, `_`, `-` and `.`, at most 100")
 
 
+def title(value: Any) -> str:
+    """Return text for one line of a screen."""
+    content = text(value)
+    if not content.isprintable():
+        raise LeafError("must be one line without control characters")
+    return content
+
+
 def artifact_name(value: Any) -> str:
     """Return an artifact's name: a relative path without `..`."""
     content = text(value)
@@ -119,6 +127,14 @@ def duration(value: Any) -> float:
         raise LeafError(f"is not a duration: {shown(value)}", "write it like `30s`, `5m` or `1h30m`") from None
     if not math.isfinite(seconds) or seconds > 366 * 86400:
         raise LeafError(f"is longer than a year: {shown(value)}")
+    return seconds
+
+
+def timeout(value: Any) -> float:
+    """Return seconds, more than none."""
+    seconds = duration(value)
+    if seconds <= 0:
+        raise LeafError("must be longer than nothing", "leave it out for no limit")
     return seconds
 
 

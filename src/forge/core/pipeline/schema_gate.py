@@ -22,6 +22,7 @@ from forge.core.pipeline.schema_base import (
     Section,
     Text,
     TextList,
+    Timeout,
     choice,
     wrong,
 )
@@ -115,6 +116,15 @@ def named_values(models: Mapping[str, ParameterModel]) -> tuple[Parameter, ...]:
     return tuple(model.parameter(name) for name, model in models.items())
 
 
+def check_value_names(models: Mapping[str, ParameterModel]) -> None:
+    """Raise the error of the first name that expressions could not say."""
+    for name in models:
+        if not VALUE_NAME.fullmatch(name):
+            raise wrong(
+                f"has a value that expressions cannot name: {leaves.shown(name)}", "use letters, digits and `_`"
+            )
+
+
 class ApprovalModel(Section):
     """A person's gate; a bare text is its message."""
 
@@ -125,10 +135,11 @@ class ApprovalModel(Section):
     approvers: TextList = ()
     allow_self: Flag = True
     inputs: dict[str, ParameterModel] = Field(default_factory=dict)
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
 
     @model_validator(mode="after")
     def _can_open(self) -> ApprovalModel:
+        check_value_names(self.inputs)
         people = len(set(self.approvers))
         if self.approvers and self.required > people:
             raise wrong(

@@ -12,7 +12,6 @@ from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import (
     Condition,
     Count,
-    Duration,
     Env,
     InsidePath,
     Leaf,
@@ -20,11 +19,20 @@ from forge.core.pipeline.schema_base import (
     Section,
     Text,
     TextList,
+    Timeout,
+    Title,
     choice,
     wrong,
 )
 from forge.core.pipeline.schema_environment import EnvironmentModel
-from forge.core.pipeline.schema_gate import ConcurrencyModel, ParameterModel, RetryModel, SecretModel, TriggerModel
+from forge.core.pipeline.schema_gate import (
+    ConcurrencyModel,
+    ParameterModel,
+    RetryModel,
+    SecretModel,
+    TriggerModel,
+    check_value_names,
+)
 from forge.core.pipeline.schema_steps import StepModel
 
 RUNNERS = ("process",)
@@ -57,7 +65,9 @@ def _combinations(name: str, values: Any) -> list[dict[str, Any]]:
 
 def _value(name: str, value: Any) -> Any:
     try:
-        return leaves.scalar(value)
+        content = leaves.scalar(value)
+        leaves.title(str(content))
+        return content
     except leaves.LeafError as error:
         raise leaves.LeafError(f"has a value in `{name}` that {error}", at=name) from None
 
@@ -86,7 +96,7 @@ class JobBody(Section):
     when: Condition = ""
     matrix: Matrix | None = None
     env: Env = Field(default_factory=dict)
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
     retry: RetryModel | None = None
     on_failure: list[StepModel] = Field(default_factory=list)
     always: list[StepModel] = Field(default_factory=list)
@@ -128,6 +138,7 @@ class TemplateModel(JobBody):
     def _has_work(self) -> TemplateModel:
         if not self.steps:
             raise wrong("has no steps", "write `steps:` and at least one step, such as `- run: make`", "no-steps")
+        check_value_names(self.parameters)
         return self
 
 
@@ -135,7 +146,7 @@ class DefaultsModel(Section):
     """What holds for every job that does not say otherwise."""
 
     title: ClassVar[str] = "defaults"
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
     retry: RetryModel | None = None
     working_directory: InsidePath = ""
     shell: Text = ""
@@ -156,7 +167,7 @@ class PipelineModel(Section):
 
     title: ClassVar[str] = "the pipeline"
     editor_forms: ClassVar[dict[str, dict[str, Any]]] = {"secrets": {"type": "array", "items": {"type": "string"}}}
-    name: Text = ""
+    name: Title = ""
     description: Text = ""
     env: Env = Field(default_factory=dict)
     parameters: dict[str, ParameterModel] = Field(default_factory=dict)

@@ -22,6 +22,8 @@ from forge.core.pipeline.schema_base import (
     Section,
     Text,
     TextList,
+    Timeout,
+    Title,
     choice,
     listed,
     plain,
@@ -146,7 +148,7 @@ class DeployModel(PaceModel):
     target: TargetOverrides | None = None
     routes: list[RouteModel] = Field(default_factory=list)
     wait: Flag = True
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
 
     @model_validator(mode="after")
     def _can_move(self) -> DeployModel:
@@ -173,7 +175,7 @@ class VerifyModel(Section):
     title: ClassVar[str] = "verify"
     short: ClassVar[str] = "environment"
     environment: Name
-    timeout: Duration = 300.0
+    timeout: Timeout = 300.0
     interval: Duration = 15.0
     checks: list[CheckModel] | None = None
     for_: Duration = Field(0.0, alias="for")
@@ -223,11 +225,11 @@ class StepModel(Section):
     verify: VerifyModel | None = None
     rollback: RollbackModel | None = None
     approve: ApprovalModel | None = None
-    name: Text = ""
+    name: Title = ""
     id: Name = ""
     when: Condition = ""
     env: Env = Field(default_factory=dict)
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
     retry: RetryModel | None = None
     working_directory: InsidePath = ""
     shell: Text = ""

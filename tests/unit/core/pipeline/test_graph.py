@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.core.pipeline.assemble import Sources
@@ -40,6 +40,7 @@ def graphs(draw) -> dict[str, list[str]]:
 
 
 @given(graphs(), st.data())
+@settings(max_examples=60)
 def test_boxes_never_overlap_and_lines_always_go_right(graph: dict[str, list[str]], data):
     widths = {name: data.draw(st.floats(10, 400)) for name in graph}
     layout = place(graph, widths)
@@ -67,12 +68,14 @@ def test_boxes_never_overlap_and_lines_always_go_right(graph: dict[str, list[str
 
 
 @given(graphs())
+@settings(max_examples=60)
 def test_the_same_graph_gives_the_same_picture(graph: dict[str, list[str]]):
     widths = dict.fromkeys(graph, 80.0)
     assert place(graph, widths) == place(graph, widths)
 
 
 @given(graphs())
+@settings(max_examples=60)
 def test_lines_bend_around_boxes_that_they_pass(graph: dict[str, list[str]]):
     layout = place(graph, dict.fromkeys(graph, 80.0))
     for edge in layout.edges:
@@ -126,6 +129,7 @@ def test_the_tree_tells_what_else_a_job_waits_for():
 
 
 @given(graphs())
+@settings(max_examples=60)
 def test_every_job_is_in_the_tree_once_under_something_it_waits_for(graph: dict[str, list[str]]):
     rows = text_tree(plan_of(graph)).splitlines()
     path: list[str] = []

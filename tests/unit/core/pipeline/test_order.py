@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.core.pipeline.order import Ancestry, cycles, topological, waves
@@ -33,6 +33,7 @@ def reachable(graph: dict[str, list[str]], start: str) -> set[str]:
 
 
 @given(graphs(acyclic=True))
+@settings(max_examples=60)
 def test_every_name_follows_what_it_depends_on(graph: dict[str, list[str]]):
     order = topological(graph)
     assert sorted(order) == sorted(graph)
@@ -41,6 +42,7 @@ def test_every_name_follows_what_it_depends_on(graph: dict[str, list[str]]):
 
 
 @given(graphs(acyclic=False))
+@settings(max_examples=60)
 def test_what_is_in_no_cycle_and_behind_none_is_ordered(graph: dict[str, list[str]]):
     stuck = {
         name for name in graph if any(other in reachable(graph, other) for other in {name, *reachable(graph, name)})
@@ -49,6 +51,7 @@ def test_what_is_in_no_cycle_and_behind_none_is_ordered(graph: dict[str, list[st
 
 
 @given(graphs(acyclic=False))
+@settings(max_examples=60)
 def test_cycles_are_real_and_all_groups_are_told(graph: dict[str, list[str]]):
     found = cycles(graph)
     for loop in found:
@@ -63,11 +66,13 @@ def test_cycles_are_real_and_all_groups_are_told(graph: dict[str, list[str]]):
 
 
 @given(graphs(acyclic=True))
+@settings(max_examples=60)
 def test_no_cycle_is_found_where_there_is_none(graph: dict[str, list[str]]):
     assert cycles(graph) == []
 
 
 @given(graphs(acyclic=True))
+@settings(max_examples=60)
 def test_ancestry_is_what_can_be_reached(graph: dict[str, list[str]]):
     ancestry = Ancestry(graph)
     for name in graph:
@@ -77,6 +82,7 @@ def test_ancestry_is_what_can_be_reached(graph: dict[str, list[str]]):
 
 
 @given(graphs(acyclic=True))
+@settings(max_examples=60)
 def test_a_wave_needs_only_the_waves_before_it(graph: dict[str, list[str]]):
     rows = waves(graph)
     level = {name: index for index, row in enumerate(rows) for name in row}

@@ -160,5 +160,5 @@ class ReleaseMachine(RuleBasedStateMachine):
         assert set(world.running) == serving
 
 
-ReleaseMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+ReleaseMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
 TestReleaseMachine = ReleaseMachine.TestCase

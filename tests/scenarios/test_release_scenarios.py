@@ -187,6 +187,26 @@ class TestA4NeverReady:
         release = world.until("rolled_back")
         assert "cannot be unpacked" in release.reason
 
+    def test_a_wish_that_got_lost_is_asked_for_again(self) -> None:
+        world = World().established()
+        world.lose_actions = True
+        world.deploy("1.4")
+        world.run(3)
+        world.lose_actions = False
+        assert world.until("promoted").version == "1.4"
+
+    def test_a_removal_that_got_lost_is_asked_for_again(self) -> None:
+        world = World().established()
+        world.refuse = {"remove": "device or resource busy"}
+        world.deploy("1.4", Strategy(keep_previous=0.0))
+        world.until("promoted")
+        world.run(8)
+        assert "1.3" in world.running
+        world.refuse = {}
+        world.settle()
+        assert set(world.running) == {"1.4"}
+        assert len(world.events("action_failed")) >= 1
+
     def test_a_first_version_that_never_comes_up_fails(self) -> None:
         world = World()
         world.deploy("1.0", Strategy(progress_deadline=20.0), behaviour=Behaviour(never_ready=True))
@@ -342,6 +362,31 @@ class TestA8MetricsAreAway:
         assert world.release().status == "progressing"
         world.run(20)
         assert world.release().status == "paused"
+
+    def test_nothing_grows_meanwhile(self) -> None:
+        world = World(replicas=4).established()
+        world.deploy("1.4", canary(25, 1.0, 100, 1.0, patience=600.0))
+        while world.asked.get("1.4", 0) < 2500:
+            world.tick()
+        world.run(2)
+        world.metrics_away = True
+        world.run(20)
+        assert world.asked == {"1.3": 7500, "1.4": 2500}
+        world.metrics_away = False
+        world.until("promoted")
+
+    def test_a_person_may_force_it_but_never_past_a_bad_verdict(self) -> None:
+        world = self.waiting(patience=60.0)
+        world.until("paused")
+        world.send("promote", full=True)
+        world.until("baking", "promoted")
+        assert world.asked == {"1.4": WHOLE}
+        world = self.waiting(patience=60.0)
+        world.behaviour["1.4"] = SICK
+        world.until("paused")
+        world.metrics_away = False
+        world.send("promote", full=True)
+        assert world.until("rolled_back").forced
 
     def test_one_version_that_is_missing_is_missing_data_too(self) -> None:
         world = World().established()
@@ -728,6 +773,8 @@ def test_a_release_that_failed_can_be_retried() -> None:
     release = world.until("promoted")
     assert (release.id, release.version) == ("production-3", "1.4")
     assert release.failed_requests == 0, "what the first try cost is not counted again"
+    assert release.requests > 20
+    assert world.release_of("production-2").failed_requests > 0
 
 
 def test_routes_live_as_long_as_their_release() -> None:

@@ -37,7 +37,7 @@ def test_replicas_for_is_the_smallest_number_whose_capacity_suffices(weight: int
 
 @given(st.integers(1, 60), st.integers(0, 60))
 def test_the_bound_is_exact_to_one_basis_point(full: int, ready: int) -> None:
-    assert 0 <= capacity(ready, full) - min(1.0, ready / full) * WHOLE < 1
+    assert 0 <= capacity(ready, full) * full - min(ready, full) * WHOLE < full
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, WHOLE), min_size=1, max_size=5))
@@ -49,7 +49,7 @@ def test_a_shortage_is_spread_in_proportion(capacities: dict[str, int]) -> None:
     for version, bound in bounds.items():
         assert bound >= capacities[version]
         if 0 < total < WHOLE:
-            assert bound - capacities[version] * WHOLE / total < 1
+            assert bound * total - capacities[version] * WHOLE < total
 
 
 @pytest.mark.parametrize(

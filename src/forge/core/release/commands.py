@@ -194,6 +194,10 @@ def _approve(tick: Tick, command: Command) -> None:
             _note(tick, command, release, f"approved ({len(release.votes) + 1} of {approval.required})")
 
 
+def _look(_tick: Tick, _command: Command) -> None:
+    """Change nothing: the tick that takes this in looks at the world, and brings back what is missing there."""
+
+
 def _chosen(tick: Tick, command: Command) -> list[ReleaseState]:
     """The release that the command names, or all that are under way (a queued one only by its name)."""
     wanted = str(command.payload.get("release", "") or "")
@@ -227,4 +231,5 @@ COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
     "rollback": _rollback,
     "retry": _retry,
     "approve": _approve,
+    "look": _look,
 }

@@ -340,6 +340,15 @@ class TestGroups:
         assert count.read_text().split() == ["once"] * 4
         assert await engine.store.slots.holders("deploy") == []
 
+    async def test_a_place_that_a_cut_off_worker_took_for_nobody_is_given_back(self, engine):
+        plan = pipeline(job("a", run("true"), concurrency=Concurrency("deploy")))
+        first = await engine.start_run(plan, actor="ana")
+        await finish(engine, first)
+        assert await engine.store.slots.ask("deploy", f"{first}/a@1", 1) == 0
+        second = await engine.start_run(plan, actor="ana")
+        assert (await finish(engine, second)).status == "succeeded"
+        assert await engine.store.slots.holders("deploy") == []
+
     async def test_a_newer_run_may_take_the_place_of_the_one_that_runs(self, engine, tmp_path):
         begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
         newest = Concurrency("preview", when_busy="cancel_running")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from forge.core.pipeline.decide import decide
 from forge.core.pipeline.keys import ASK, FREE, SAVE
-from forge.core.pipeline.slots import places_waited_for
+from forge.core.pipeline.slots import Holder, is_left_behind, places_waited_for
 from forge.core.pipeline.state import JobState, RunState
 from forge.engine.plans import Plans
 from forge.engine.step_performing import StepPerformer
@@ -69,10 +69,11 @@ class RunMachine:
         del now
         plan = await self._plans.get(state.plan_digest)
         places: dict[str, int] = {}
-        for holder, group in places_waited_for(state.id, state.slot, state.jobs).items():
-            concurrency = _concurrency(plan, holder.partition("/")[2])
+        for holder, group in places_waited_for(state).items():
+            concurrency = _concurrency(plan, holder.job)
             if concurrency is not None:
-                places[holder] = await self._place(group, holder, concurrency.limit, concurrency.when_busy)
+                name = str(holder)
+                places[name] = await self._place(group, name, concurrency.limit, concurrency.when_busy)
         return Observation(plan, places)
 
     def decide(
@@ -115,20 +116,35 @@ class RunMachine:
     async def _place(self, group: str, holder: str, limit: int, when_busy: str) -> int:
         """Ask for a place, which may be asked again and again; return the position in the queue, 0 for a place."""
         position = await self._store.slots.ask(group, holder, limit)
-        if position and when_busy == "cancel_running":
-            for other in (await self._store.slots.holders(group))[:position]:
+        if not position:
+            return 0
+        holders = [Holder.parse(name) for name in await self._store.slots.holders(group)]
+        if await self._free_left_behind(group, holders):
+            position = await self._store.slots.ask(group, holder, limit)
+        if when_busy == "cancel_running":
+            for other in holders[:position]:
                 await self._ask_to_stop(group, other, holder)
         return position
 
-    async def _ask_to_stop(self, group: str, holder: str, asker: str) -> None:
-        if (holder, asker) in self._asked_to_stop:
+    async def _free_left_behind(self, group: str, holders: list[Holder]) -> bool:
+        """Give back places that a worker took after it had lost its lease; return whether there were any."""
+        found = False
+        for holder in holders:
+            record = await self._store.machines.load(holder.run)
+            if record is None or is_left_behind(holder, load_run(record)):
+                await self._store.slots.free(group, str(holder))
+                found = True
+        return found
+
+    async def _ask_to_stop(self, group: str, holder: Holder, asker: str) -> None:
+        if (str(holder), asker) in self._asked_to_stop:
             return
-        run, _, job = holder.partition("/")
-        payload: dict[str, Any] = {"comment": f"{asker} takes its place in concurrency group `{group}`"}
-        if job:
-            payload["job"] = job
-        await self._store.inbox.send(run, "cancel", asker, payload, key=f"cancel {holder} for {asker}")
-        self._asked_to_stop.add((holder, asker))
+        actor = Holder.parse(asker).run
+        payload: dict[str, Any] = {"comment": f"{actor} takes its place in concurrency group `{group}`"}
+        if holder.job:
+            payload["job"] = holder.job
+        await self._store.inbox.send(holder.run, "cancel", actor, payload, key=f"cancel {holder} for {asker}")
+        self._asked_to_stop.add((str(holder), asker))
 
 
 def load_run(record: Record) -> RunState:

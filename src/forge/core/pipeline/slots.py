@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from forge.core.pipeline.keys import ASK, FREE, SideKey
-from forge.core.pipeline.state import JobState, SlotState
+from forge.core.pipeline.state import JOB_FINAL, RUN_FINAL, JobState, RunState, SlotState
 from forge.core.pipeline.tick import Tick
 from forge.core.pipeline.variables import has_expression, variables
 from forge.model.decision import Outcome
@@ -18,18 +17,45 @@ LOOK_AGAIN = 15.0
 """Seconds after which a place in a queue is looked at even if nobody said that it moved."""
 
 
-def holder_name(run: str, job: str) -> str:
-    """Return under which name a run (job "") or one of its jobs holds places: `run-7`, `run-7/deploy`."""
-    return f"{run}/{job}" if job else run
+class Holder(NamedTuple):
+    """Who holds or waits for a place: a run (job "") or one of its jobs, in one attempt of the run.
+
+    A retry is another holder, so that a place left behind by a worker that was cut off can be told and given back.
+    """
+
+    run: str
+    attempt: int
+    job: str
+
+    def __str__(self) -> str:
+        return f"{self.run}/{self.job}@{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> Holder:
+        """Return the holder of that name. Raises ValueError."""
+        run, _, rest = text.partition("/")
+        job, _, attempt = rest.rpartition("@")
+        return cls(run, int(attempt), job)
 
 
-def places_waited_for(run_id: str, slot: SlotState | None, jobs: Mapping[str, JobState]) -> dict[str, str]:
-    """Return the group of every holder that queues, for whoever looks up their positions."""
-    found = {holder_name(run_id, ""): slot.group} if slot and slot.state == "queued" else {}
-    for job in jobs.values():
-        if job.slot is not None and job.slot.state == "queued":
-            found[holder_name(run_id, job.name)] = job.slot.group
-    return found
+def places_waited_for(run: RunState) -> dict[Holder, str]:
+    """Return the group of everyone in the run that queues, for whoever looks up their positions."""
+    slots = {"": run.slot} | {job.name: job.slot for job in run.jobs.values() if job.slot is not None}
+    return {
+        Holder(run.id, run.attempt, name): slot.group
+        for name, slot in slots.items()
+        if slot is not None and slot.state == "queued"
+    }
+
+
+def is_left_behind(holder: Holder, run: RunState) -> bool:
+    """Tell whether a holder of a place has given it back already, or never will: it is nobody's place any more."""
+    if run.attempt != holder.attempt:
+        return run.attempt > holder.attempt
+    if not holder.job:
+        return run.status in RUN_FINAL
+    job = run.jobs.get(holder.job)
+    return job is not None and job.status in JOB_FINAL and job.slot is None
 
 
 def ask(tick: Tick, plan_job: JobPlan | None, concurrency: Concurrency) -> SlotState:
@@ -41,7 +67,7 @@ def ask(tick: Tick, plan_job: JobPlan | None, concurrency: Concurrency) -> SlotS
 
         group = interpolate(group, variables(tick.plan, tick.run, tick.jobs, plan_job))
     payload = {
-        "group": group, "holder": holder_name(tick.run.id, name), "limit": concurrency.limit,
+        "group": group, "holder": _holder(tick, name), "limit": concurrency.limit,
         "cancel_running": concurrency.when_busy == "cancel_running",
     }  # fmt: skip
     tick.act(SideKey(ASK, name, tick.run.attempt), ASK, payload)
@@ -52,7 +78,7 @@ def place_after(tick: Tick, slot: SlotState, job: str) -> SlotState:
     """Return where a queueing holder stands now."""
     if slot.state != "queued":
         return slot
-    position = tick.places.get(holder_name(tick.run.id, job), slot.position)
+    position = tick.places.get(_holder(tick, job), slot.position)
     if position == 0:
         return replace(slot, state="held", position=0)
     tick.wake(tick.now + LOOK_AGAIN)
@@ -97,6 +123,10 @@ def slot_after(tick: Tick, slot: SlotState | None, key: SideKey, outcome: Outcom
     return replace(slot, state="queued" if position else "held", position=position)
 
 
+def _holder(tick: Tick, job: str) -> str:
+    return str(Holder(tick.run.id, tick.run.attempt, job))
+
+
 def _give_back(tick: Tick, slot: SlotState, job: str) -> None:
-    payload: dict[str, Any] = {"group": slot.group, "holder": holder_name(tick.run.id, job)}
+    payload: dict[str, Any] = {"group": slot.group, "holder": _holder(tick, job)}
     tick.act(SideKey(FREE, job, tick.run.attempt), FREE, payload)

@@ -60,9 +60,9 @@ class Driver:
         """Decide once, check the decision, and take it over."""
         limits = {job.name: job.concurrency.limit for job in self.plan.jobs if job.concurrency}
         places = {}
-        for holder, group in places_waited_for(self.state.id, self.state.slot, self.state.jobs).items():
-            job = holder.partition("/")[2]
-            places[holder] = self.groups.ask(group, holder, limits[job] if job else self.plan.concurrency.limit)
+        for holder, group in places_waited_for(self.state).items():
+            limit = limits[holder.job] if holder.job else self.plan.concurrency.limit
+            places[str(holder)] = self.groups.ask(group, str(holder), limit)
         arguments = (self.plan, self.state, tuple(commands), tuple(outcomes), self.now)
         decision = decide(*arguments, max_parallel=self.max_parallel, places=places)
         assert decision == decide(*arguments, max_parallel=self.max_parallel, places=places), "not deterministic"
@@ -84,6 +84,8 @@ class Driver:
     def _perform_side_actions(self):
         for key, action in list(self.under_way.items()):
             payload = action.payload
+            if key not in self.under_way:  # performed by the tick of another one's outcome
+                continue
             if action.kind == "slot_ask":
                 position = self.groups.ask(payload["group"], payload["holder"], payload["limit"])
                 self.tick(outcomes=[Outcome(key, "succeeded", self.now, data={"position": position})])

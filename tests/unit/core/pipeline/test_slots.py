@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from forge.core.pipeline.slots import Holder, is_left_behind
 from forge.model.plan import Approval, Concurrency, Retry
 
 ONE = Concurrency("deploy")
@@ -91,7 +92,7 @@ def test_a_retried_job_keeps_its_place_between_attempts(make):
     run = make.drive(make.job("a", concurrency=ONE, retry=Retry(2, delay=9)))
     run.tick()
     run.finish("a#1/1#1", "failed")
-    assert run.groups.held["deploy"] == ["run-1/a"]
+    assert run.groups.held["deploy"] == ["run-1/a@1"]
     run.sleep()
     run.carry_on()
     assert run.groups.empty
@@ -118,7 +119,7 @@ def test_a_retry_of_the_run_asks_again(make):
 def test_the_groups_name_may_be_an_expression(make):
     run = make.drive(make.job("a", concurrency=Concurrency("deploy-${{ params.where }}")), parameters={"where": "eu"})
     run.tick()
-    assert run.groups.held == {"deploy-eu": ["run-1/a"]}
+    assert run.groups.held == {"deploy-eu": ["run-1/a@1"]}
 
 
 @pytest.mark.parametrize("of_run", [True, False])
@@ -166,6 +167,35 @@ def test_a_run_whose_jobs_all_wait_behind_one_gate_waits_for_a_person(make):
     run.command("approve", job="a")
     run.carry_on()
     assert run.state.status == "succeeded"
+
+
+class TestPlacesLeftBehind:
+    """A worker that was cut off may take a place when its run has long given it back."""
+
+    @pytest.mark.parametrize("name", ["run-1/a@1", "run-1/@1", "run-1/test (os=x/y)@12"])
+    def test_holders_are_told_by_their_names(self, name):
+        assert str(Holder.parse(name)) == name
+
+    def test_a_place_of_a_job_that_ended_is_nobodys(self, make):
+        run = make.drive(make.job("a", concurrency=ONE), make.job("b"))
+        holder = Holder("run-1", 1, "a")
+        assert not is_left_behind(holder, run.state)
+        run.tick()
+        assert not is_left_behind(holder, run.state)
+        run.performs_slots = False
+        run.finish("a#1/1#1")
+        assert not is_left_behind(holder, run.state), "it is still being given back"
+        run.finish("slot_free:a@1")
+        assert is_left_behind(holder, run.state)
+        assert not is_left_behind(Holder("run-1", 1, ""), run.state)
+
+    def test_a_place_of_an_earlier_attempt_of_the_run_is_nobodys(self, make):
+        run = make.drive(make.job("a", concurrency=ONE), concurrency=Concurrency("all"))
+        run.carry_on(lambda _key: "failed")
+        assert is_left_behind(Holder("run-1", 1, ""), run.state)
+        run.command("retry")
+        assert is_left_behind(Holder("run-1", 1, "a"), run.state)
+        assert not is_left_behind(Holder("run-1", 2, "a"), run.state)
 
 
 class TestCaches:

@@ -379,6 +379,28 @@ async def test_a_version_may_be_known_before_its_artifact_comes(world, tmp_path)
     await world.ready("1.0")
 
 
+async def test_taking_down_goes_on_when_the_agent_is_killed_meanwhile(world) -> None:
+    script = "trap '' TERM; while true; do sleep 0.1; done"
+    await world.up("1.0", command=["sh", "-c", script, str(world.service)], ready={"tcp": False}, stop_grace=1.0)
+    agent = (await world.status())["agent"]
+    down = asyncio.create_task(shutdown(world.folder))
+    await asyncio.sleep(0.5)
+    os.kill(agent, signal.SIGKILL)
+    await down
+    assert world.processes() == set()
+
+
+async def test_sockets_that_a_cleaner_takes_away_come_back(world, eventually, monkeypatch) -> None:
+    await world.up("1.0")
+    agent = (await world.status())["agent"]
+    agent_socket(EnvironmentFolder(world.folder).runtime()).unlink()
+
+    async def answers() -> bool:
+        return (await world.status())["agent"] == agent
+
+    await eventually(answers, "the same agent answers")
+
+
 async def test_a_very_long_path_is_no_obstacle(tmp_path) -> None:
     folder = tmp_path.joinpath(*["a-rather-long-name-of-a-folder"] * 6)
     environment = open_local(EnvironmentPlan(name="production"), folder)

@@ -40,10 +40,15 @@ class EnvoyAdmin:
 
     async def hosts(self) -> dict[str, dict[int, Host]]:
         """Return what Envoy knows of each endpoint, by cluster and port."""
+        body = await self.get("/clusters?format=json")
         found: dict[str, dict[int, Host]] = {}
-        for cluster in json.loads(await self.get("/clusters?format=json")).get("cluster_statuses", ()):
-            hosts = (Host(status) for status in cluster.get("host_statuses", ()))
-            found[cluster["name"]] = {host.port: host for host in hosts}
+        try:
+            for cluster in json.loads(body).get("cluster_statuses", ()):
+                hosts = (Host(status) for status in cluster.get("host_statuses", ()))
+                found[cluster["name"]] = {host.port: host for host in hosts}
+        except (ValueError, KeyError, AttributeError) as error:
+            msg = f"the proxy told of its endpoints in a way that is not understood: {error!r}"
+            raise DependencyFailed(msg) from None
         return found
 
     async def is_live(self) -> bool:

@@ -45,7 +45,16 @@ def bootstrap(folder: Path, admin: Path, port: int, config: EnvoyRouterConfig, e
         "stats_config": {
             "histogram_bucket_settings": [{"match": {"suffix": "upstream_rq_time"}, "buckets": list(LATENCY_MS)}],
         },
+        "overload_manager": {"resource_monitors": [_connection_limit(config.max_connections)]},
         "static_resources": {"listeners": [_listener(folder, port, config)]},
+    }
+
+
+def _connection_limit(most: int) -> dict[str, Any]:
+    kind = f"{_TYPES}.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"@type": kind, "max_active_downstream_connections": most},
     }
 
 

@@ -28,7 +28,7 @@ class LocalSignals:
         """Return one sample a version. See Signals."""
         running = await self._client.ask("processes")
         known = [version for version in version_ids if version in running["versions"]]
-        admin = EnvoyAdmin(admin_socket(self._client.folder.runtime()))
+        admin = EnvoyAdmin(admin_socket(self._client.folder.runtime()), timeout=1.5)
         counters = await self._counters.read(admin, running["proxy"], known)
         usage = await asyncio.to_thread(self._usage.read, running["versions"], known)
         now = self._clock()

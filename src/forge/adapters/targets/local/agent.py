@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from forge.adapters.targets.local.folders import EnvironmentFolder, agent_socket
@@ -21,6 +21,9 @@ from forge.adapters.targets.local.records import forgotten
 from forge.adapters.targets.local.supervisor import Supervisor
 
 _LINE_LIMIT = 64 * 1024 * 1024
+_LOOK_AFTER_SOCKET = 2.0
+
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +42,7 @@ def main(arguments: list[str]) -> int:
     os.chdir("/")
     os.umask(0o077)
     try:
-        be_agent(folder, lambda: _tell(tell))
+        be_agent(folder, _Word(tell))
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -47,13 +50,21 @@ def main(arguments: list[str]) -> int:
     os._exit(0)
 
 
-def _tell(pipe: int) -> None:
-    """Let the process that started us end: there is an agent now."""
-    try:
-        os.write(pipe, b"+")
-    except BrokenPipeError:
-        pass
-    os.close(pipe)
+class _Word:
+    """Lets the process that started us end, once: there is an agent now."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe: int | None = pipe
+
+    def __call__(self) -> None:
+        if self._pipe is None:
+            return
+        try:
+            os.write(self._pipe, b"+")
+        except BrokenPipeError:
+            pass
+        os.close(self._pipe)
+        self._pipe = None
 
 
 def be_agent(folder: EnvironmentFolder, started: Callable[[], None]) -> None:
@@ -104,24 +115,36 @@ async def serve(folder: EnvironmentFolder, started: Callable[[], None], holds: C
 
     supervisor.adopt()
     path = agent_socket(supervisor.runtime)
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(connected, str(path), limit=_LINE_LIMIT)
-    started()
+    listening = asyncio.create_task(_listen(path, connected, started))
     looking_after = asyncio.create_task(supervisor.run())
     told = asyncio.create_task(leaving.wait())
-    await asyncio.wait({looking_after, told}, return_when=asyncio.FIRST_COMPLETED)
-    server.close()
+    await asyncio.wait({looking_after, told, listening}, return_when=asyncio.FIRST_COMPLETED)
+    listening.cancel()
     if not holds():
         await supervisor.abandon()
         return
     path.unlink(missing_ok=True)
-    if looking_after.done() and looking_after.exception() is not None:
-        raise looking_after.exception()  # type: ignore[misc]
+    for task in (looking_after, listening):
+        if task.done():
+            task.result()
     if supervisor.state.stopping:
         _clear(supervisor)
     if answering:
         await asyncio.wait(answering, timeout=1.0)
     looking_after.cancel()
+
+
+async def _listen(path: Path, connected: Connected, started: Callable[[], None]) -> None:
+    """Listen, also when something takes the socket's file away. Cancelled to end."""
+    while True:
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(connected, str(path), limit=_LINE_LIMIT)
+        started()
+        try:
+            while path.exists():
+                await asyncio.sleep(_LOOK_AFTER_SOCKET)
+        finally:
+            server.close()
 
 
 def _clear(supervisor: Supervisor) -> None:

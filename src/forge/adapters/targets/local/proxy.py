@@ -25,6 +25,8 @@ from forge.model.traffic import TrafficTable
 
 _RDS = f"http.{envoy_config.STAT_PREFIX}.rds.{envoy_config.ROUTES}"
 _FORGET_AFTER = 300.0
+_ALL_DESCRIPTORS = ("/bin/sh", "-c", 'ulimit -S -n "$(ulimit -H -n)"; exec "$@"', "sh")
+"""A request needs two: the usual soft limit of 1024 would not carry the connections that are configured."""
 
 
 class ProxyFiles:
@@ -44,7 +46,7 @@ class ProxyFiles:
         """Return the argv of Envoy."""
         # With hot restart on, Envoy would die together with the thread that started it.
         flags = ["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
-        return [binary, "-c", str(self.root / "bootstrap.json"), *flags]
+        return [*_ALL_DESCRIPTORS, binary, "-c", str(self.root / "bootstrap.json"), *flags]
 
     def write_bootstrap(self, port: int, config: EnvoyRouterConfig, environment: str) -> None:
         """Write what Envoy starts with."""

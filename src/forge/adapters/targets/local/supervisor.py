@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,7 @@ from forge.adapters.targets.local.state import AgentState, Replica
 from forge.model.errors import DependencyFailed
 
 _HOUSEKEEPING = 2.0
+_ADMIN_PATIENCE = 10.0
 _ABANDON_GRACE = 2.0
 _DRAIN_POLL = 0.05
 
@@ -344,15 +346,22 @@ class Supervisor:
             if not self.holds():
                 self.changed.set()
                 return
-            await asyncio.to_thread(logs.rotate_all, self.folder)
-            await asyncio.to_thread(logs.prune, self.folder, set(self.state.wishes))
-            self.files.forget(set(self.state.wishes))
-            # Cleaners of /tmp go by age.
-            for path in (self.runtime, *self.runtime.iterdir()):
-                try:
-                    os.utime(path)
-                except OSError:
-                    continue
+            try:
+                await asyncio.to_thread(logs.rotate_all, self.folder)
+                await asyncio.to_thread(logs.prune, self.folder, set(self.state.wishes))
+                self.files.forget(set(self.state.wishes))
+                self._keep_sockets()
+            except OSError as error:
+                sys.stderr.write(f"housekeeping: {error}\n")
+
+    def _keep_sockets(self) -> None:
+        """Keep cleaners of /tmp, which go by age, from the sockets."""
+        for path in (self.runtime, *self.runtime.iterdir()):
+            os.utime(path)
+        proxy = self.state.proxy
+        old = self.clock() - proxy.started_at > _ADMIN_PATIENCE
+        if proxy.process is not None and old and not self.files.admin.path.exists():
+            self.stop_proxy()  # it cannot be asked any more; it comes back with a new socket
 
     def processes(self) -> dict[str, dict[str, int]]:
         """Return the pids of running replicas, by version and replica number."""

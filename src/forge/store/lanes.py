@@ -19,11 +19,12 @@ from forge.store.statements import Transaction
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A transaction waiting for its turn."""
+    """A transaction waiting for its turn; if it is not `whole`, each of its statements may be one of its own."""
 
     work: Callable[[Transaction], Any]
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    whole: bool = True
 
     def resolve(self, result: Any) -> None:
         """Hand the result to who waits for it."""
@@ -65,12 +66,12 @@ class Lanes:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[[Transaction], Any]) -> Any:
+    async def run(self, work: Callable[[Transaction], Any], *, whole: bool = True) -> Any:
         """Run a transaction; a caller that is cancelled meanwhile does not undo one that has begun."""
         if self._closed:
             raise DependencyFailed("the database was closed already")
         loop = asyncio.get_running_loop()
-        job = Job(work, loop.create_future(), loop)
+        job = Job(work, loop.create_future(), loop, whole)
         self._jobs.put(job)
         return await job.done
 

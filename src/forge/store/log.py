@@ -90,7 +90,8 @@ class DatabaseLog:
                 lambda transaction, seq=seq: (  # type: ignore[misc]
                     transaction.run(_READ, after=seq, most=2000),
                     transaction.run(_PEEK)[0],
-                )
+                ),
+                whole=True,
             )
             for number, machine, at, event, before, digest in rows:
                 if number != seq + 1 or before != previous or link(before, number, machine, at, event) != digest:

@@ -126,7 +126,7 @@ class DatabaseMachines:
             parts = {name: bytes(value) for name, value in transaction.run(_PARTS, machine=machine)}
             return _record(rows[0], parts)
 
-        record: Record | None = await self._database.read(work)
+        record: Record | None = await self._database.read(work, whole=True)
         return record
 
     async def find(self, kind: str, key: str) -> str | None:

@@ -114,6 +114,8 @@ class Session:
             try:
                 connection = self._connected()
                 transaction = PostgresqlTransaction(connection)
+                if self._reads:
+                    return _look(connection, transaction, job)
                 result = job.work(transaction)
                 transaction.notify(self._sender)
                 committing = True
@@ -142,6 +144,7 @@ class Session:
         if self._connection is None or self._connection.closed:
             connection = connect(self._url)
             if self._reads:
+                connection.autocommit = True
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True
             self._connection = connection
@@ -160,6 +163,14 @@ class Session:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _look(connection: psycopg.Connection[Row], transaction: PostgresqlTransaction, job: Job) -> Any:
+    """Run a job that only reads: the statements by themselves, or all on one state of the database."""
+    if not job.whole:
+        return job.work(transaction)
+    with connection.transaction():
+        return job.work(transaction)
 
 
 class PostgresqlDatabase:
@@ -210,9 +221,9 @@ class PostgresqlDatabase:
         """Run in a transaction that is committed when this returns."""
         return await self._writers.run(work)
 
-    async def read(self, work: Callable[[Transaction], Any]) -> Any:
-        """Run in a transaction that sees one state of the database."""
-        return await self._readers.run(work)
+    async def read(self, work: Callable[[Transaction], Any], *, whole: bool = False) -> Any:
+        """Run what only reads. `whole`: all its statements see the same state of the database."""
+        return await self._readers.run(work, whole=whole)
 
     async def now(self) -> float:
         """Return the server's time, carried on by a steady clock between measurements."""

@@ -130,9 +130,11 @@ class ReadSession:
         if forget_cancelled(first):
             return True
         try:
-            self._connection.execute("BEGIN")
+            if first.whole:
+                self._connection.execute("BEGIN")
             result = first.work(SqliteTransaction(self._connection))
-            self._connection.execute("COMMIT")
+            if first.whole:
+                self._connection.execute("COMMIT")
         except BaseException as error:
             _roll_back(self._connection)
             first.fail(explain(error, self._path))
@@ -234,9 +236,9 @@ class SqliteDatabase:
         """Run in a transaction that is committed when this returns."""
         return await self._writer.run(work)
 
-    async def read(self, work: Callable[[Transaction], Any]) -> Any:
-        """Run in a transaction that sees one state of the database."""
-        return await self._reader.run(work)
+    async def read(self, work: Callable[[Transaction], Any], *, whole: bool = False) -> Any:
+        """Run what only reads. `whole`: all its statements see the same state of the database."""
+        return await self._reader.run(work, whole=whole)
 
     async def now(self) -> float:
         """Return the steady time."""

@@ -63,8 +63,8 @@ class Database(Protocol):
     async def write(self, work: Callable[[Transaction], Any]) -> Any:
         """Run in a transaction that is committed when this returns. May run `work` again after a conflict."""
 
-    async def read(self, work: Callable[[Transaction], Any]) -> Any:
-        """Run in a transaction that sees one state of the database."""
+    async def read(self, work: Callable[[Transaction], Any], *, whole: bool = False) -> Any:
+        """Run what only reads. `whole`: all its statements see the same state of the database."""
 
 
 def names(count: int, prefix: str) -> list[BindParameter[str]]:

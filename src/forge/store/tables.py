@@ -201,7 +201,7 @@ class lease_now(GenericFunction[float]):  # noqa: N801
 @compiles(now, "postgresql")
 @compiles(lease_now, "postgresql")
 def _server_time(_element: Any, _compiler: Any, **_options: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+    return "CAST(EXTRACT(EPOCH FROM statement_timestamp()) AS DOUBLE PRECISION)"
 
 
 def _create_everything(dialect: Dialect) -> list[str]:

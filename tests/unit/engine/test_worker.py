@@ -582,10 +582,10 @@ class TestLeases:
         kind, other_kind = Kind(), Kind()
         kind.gates["a"] = asyncio.Event()
         machine = await create(store, "a")
-        async with working(store, kind, lease_seconds=0.6), await open_store(store_url) as other:
+        async with working(store, kind, lease_seconds=0.5), await open_store(store_url) as other:
             await until(lambda: kind.performed == ["a"])
-            async with working(other, other_kind, lease_seconds=0.6):
-                await asyncio.sleep(2)
+            async with working(other, other_kind, lease_seconds=0.5):
+                await asyncio.sleep(1.2)
                 kind.gates["a"].set()
                 await until_done(store, machine)
         assert (kind.performed, other_kind.performed) == (["a"], [])
@@ -705,11 +705,11 @@ class TestLeases:
         kind.gates["a"] = asyncio.Event()
         machine = await create(store, "a")
         real = time.time
-        async with working(store, kind, lease_seconds=0.9):
+        async with working(store, kind, lease_seconds=0.5):
             for jump in (3600.0, -7200.0, 1e9):
                 monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
                 seen = len(kind.times)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.2)
                 assert len(kind.times) > seen
             monkeypatch.undo()
             assert kind.ended == []

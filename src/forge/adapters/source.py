@@ -6,8 +6,10 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections import OrderedDict
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -21,6 +23,8 @@ from forge.model.plan import Source
 _SMALL_FILES = 64
 _SMALL_BYTES = 1 << 20
 _REMEMBERED = 8
+_KEPT = 4
+_IN_USE = 3600.0
 
 
 class _SmallFile(msgspec.Struct, frozen=True):
@@ -32,6 +36,7 @@ class _SmallFile(msgspec.Struct, frozen=True):
     link: str = ""
 
 
+_fetching: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 _small: OrderedDict[str, tuple[_SmallFile, ...]] = OrderedDict()
 
 
@@ -67,28 +72,33 @@ async def unpack(source: Source, store: ArtifactStore, into: Path, *, cache: Pat
         empty(into)
         return
     try:
-        if source.digest not in _small and not await _copy_cached(source, into, cache):
-            await _unpack_archive(source, store, into, cache)
+        if not _at_hand(source, cache):
+            async with _alone(source.digest):
+                if not _at_hand(source, cache):
+                    await _fetch(source, store, into, cache)
         small = _small.get(source.digest)
         if small is not None:
             empty(into)
             _write_small(small, into)
+        elif cache is not None:
+            await asyncio.to_thread(_copy_kept, cache / source.digest, into)
     except KeyError as error:
         raise DependencyFailed(f"the source {source.digest[:12]} is not in the artifact store any more") from error
-    except OSError as error:
-        raise DependencyFailed(f"the source could not be written to {into}: {error.strerror or error}") from error
+    except (OSError, shutil.Error) as error:
+        raise DependencyFailed(f"the source could not be written to {into}: {error}") from error
 
 
-async def _copy_cached(source: Source, into: Path, cache: Path | None) -> bool:
-    if cache is None or not (cache / source.digest).is_dir():
-        return False
-    await asyncio.to_thread(_copy_tree, cache / source.digest, into)
-    return True
+def _at_hand(source: Source, cache: Path | None) -> bool:
+    return source.digest in _small or (cache is not None and (cache / source.digest).is_dir())
 
 
-async def _unpack_archive(source: Source, store: ArtifactStore, into: Path, cache: Path | None) -> None:
-    """Fetch and unpack the archive; remember it if it is small, else leave it at `into` (and in the cache)."""
-    into.parent.mkdir(parents=True, exist_ok=True)
+def _alone(digest: str) -> asyncio.Lock:
+    """Return the lock of a source: of the jobs that start together, one fetches and the others wait for it."""
+    return _fetching.setdefault((id(asyncio.get_running_loop()), digest), asyncio.Lock())
+
+
+async def _fetch(source: Source, store: ArtifactStore, into: Path, cache: Path | None) -> None:
+    """Unpack the archive; remember it if it is small, else leave it in the cache, or without one at `into`."""
     home = cache if cache is not None else into.parent
     home.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".source-", dir=home))
@@ -102,18 +112,35 @@ async def _unpack_archive(source: Source, store: ArtifactStore, into: Path, cach
         elif cache is None:
             await asyncio.to_thread(_copy_tree, tree, into)
         else:
-            await asyncio.to_thread(_keep_and_copy, tree, cache / source.digest, into)
+            await asyncio.to_thread(_keep, tree, cache / source.digest)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
 
-def _keep_and_copy(tree: Path, kept: Path, into: Path) -> None:
+def _keep(tree: Path, kept: Path) -> None:
     try:
         tree.rename(kept)
     except OSError:
-        if not kept.is_dir():  # else another job was faster, which is fine
+        if not kept.is_dir():  # else another process was faster, which is fine
             raise
+    os.utime(kept)
+    _forget_unused(kept.parent)
+
+
+def _copy_kept(kept: Path, into: Path) -> None:
+    os.utime(kept)
     _copy_tree(kept, into)
+
+
+def _forget_unused(cache: Path) -> None:
+    """Remove kept trees that are not among the last used, and that nobody can be copying any more; and what
+    processes left that died while they fetched."""
+    by_use = sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    unfinished = [path for path in by_use if path.name.startswith(".")]
+    kept = [path for path in by_use if path not in unfinished]
+    for tree in (*unfinished, *kept[_KEPT:]):
+        if time.time() - tree.stat().st_mtime > _IN_USE:
+            shutil.rmtree(tree, ignore_errors=True)
 
 
 def _copy_tree(tree: Path, into: Path) -> None:

@@ -178,6 +178,51 @@ async def test_many_jobs_at_once(large, store, tmp_path):
     assert [path.name for path in cache.iterdir()] == [taken.digest]
 
 
+@pytest.mark.parametrize("size", ["project", "large"])
+async def test_of_many_jobs_one_fetches(request, store, tmp_path, size, monkeypatch):
+    taken = await source.snapshot(request.getfixturevalue(size), store, tmp_path / "scratch")
+    fetched = []
+    get = store.get
+
+    async def counting(digest: str, destination: Path) -> None:
+        fetched.append(digest)
+        await get(digest, destination)
+
+    monkeypatch.setattr(store, "get", counting)
+    cache = tmp_path / "cache"
+    await asyncio.gather(*(source.unpack(taken, store, tmp_path / f"w{n}", cache=cache) for n in range(5)))
+    assert fetched == [taken.digest]
+
+
+async def test_a_job_goes_on_when_the_one_that_fetched_was_cancelled(large, store, tmp_path):
+    taken = await source.snapshot(large, store, tmp_path / "scratch")
+    cache = tmp_path / "cache"
+    first = asyncio.create_task(source.unpack(taken, store, tmp_path / "one", cache=cache))
+    second = asyncio.create_task(source.unpack(taken, store, tmp_path / "two", cache=cache))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert (tmp_path / "two" / "Makefile").exists()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_kept_trees_do_not_pile_up(large, store, tmp_path):
+    cache = tmp_path / "cache"
+    (cache / ".source-abandoned").mkdir(parents=True)
+    os.utime(cache / ".source-abandoned", (1, 1))
+    digests = []
+    for number in range(7):
+        (large / "Makefile").write_text(str(number))
+        taken = await source.snapshot(large, store, tmp_path / "scratch")
+        digests.append(taken.digest)
+        await source.unpack(taken, store, tmp_path / "workspace", cache=cache)
+        if number < 5:
+            os.utime(cache / taken.digest, (1000 + number, 1000 + number))
+    # Two are new; of those that nobody has used for long, the youngest two are among the four that stay.
+    assert {path.name for path in cache.iterdir()} == set(digests[3:])
+
+
 async def test_a_small_source_for_many_jobs_costs_next_to_nothing(project, store, tmp_path):
     taken = await source.snapshot(project, store, tmp_path / "scratch")
     started = time.process_time()

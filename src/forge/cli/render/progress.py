@@ -211,7 +211,7 @@ def _job_words(job: JobView, paint: Paint) -> str:
 
 def release_line(release: ReleaseView, paint: Paint) -> str:
     """Return a release in one line that changes only when something of it changed."""
-    parts = [f"{paint.bold(release.id)} {paint.state(release.state)} {release.version}"]
+    parts = [f"{paint.bold(release.id)} {paint.state(release.state)}  {release.version}"]
     if not release.final:
         parts += [release.progress and f"step {release.progress}", f"weight {format_weight(release.set_weight)}"]
         parts.append(release.waits_for and f"waits for {release.waits_for.removeprefix('waits for ')}")

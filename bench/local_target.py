@@ -186,7 +186,9 @@ async def replica_kills(world: World, kills: int) -> Figure:
         taken.append(time.perf_counter() - began)
         await asyncio.sleep(0.1)
     client.close()
-    return Figure("kill -9 of a replica to ready again (0.5 s of it back-off)", f"{spread(taken)}, {failed} requests lost")
+    return Figure(
+        "kill -9 of a replica to ready again (0.5 s of it back-off)", f"{spread(taken)}, {failed} requests lost"
+    )
 
 
 async def proxy_kills(world: World, kills: int) -> Figure:

@@ -26,6 +26,8 @@ from forge.core.pipeline.validate import validate
 from forge.model.diagnostics import Diagnostic, did_you_mean
 from forge.model.plan import Parameter
 
+MAX_JOBS = 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -66,6 +68,10 @@ def assemble(sources: Sources) -> Assembly:
     checked = validate(PipelineModel, sources.pipeline)
     assembly = Assembly(sources, checked.model, checked.whole, list(checked.problems))
     if checked.model is None:
+        return assembly
+    if len(checked.model.jobs) > MAX_JOBS:
+        message = f"there are {len(checked.model.jobs):,} jobs; at most {MAX_JOBS:,} are allowed"
+        assembly.problems.append(sources.pipeline.problem("too-large", message, ("jobs",), key=True))
         return assembly
     _check_names(assembly, checked.model)
     _collect_templates(assembly, checked.model)

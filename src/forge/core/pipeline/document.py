@@ -157,7 +157,7 @@ def _compose(text: str, file: str, lines: tuple[str, ...]) -> Node:
 
     builder = TreeBuilder()
     try:
-        for event in yaml.parse(text, Loader=yaml.CLoader):
+        for event in yaml.parse(text, Loader=getattr(yaml, "CLoader", yaml.Loader)):
             builder.take(event)
     except yaml.YAMLError as wrong:
         raise InvalidConfiguration((describe(wrong, file, lines),)) from None

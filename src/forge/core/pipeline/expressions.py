@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,6 @@ from forge.model.diagnostics import did_you_mean
 ROOTS = ("params", "env", "matrix", "inputs", "jobs", "steps", "run")
 MAX_LENGTH = 1000
 MAX_LOOPS = 3
-_FRAGMENT = re.compile(r"\$\$\{\{|\$\{\{(.*?)\}\}", re.DOTALL)
 
 
 class ExpressionError(ValueError):
@@ -72,35 +71,51 @@ def interpolate(text: str, variables: Mapping[str, Any]) -> str:
     """Return `text` with each `${{ expression }}` replaced by its value; `$${{` stands for `${{` itself."""
     if "${{" not in text:
         return text
-    for start in _unclosed(text):
-        raise ExpressionError(f"`{_short(text[start:])}` is never closed with `}}}}`")
-
-    def value(match: re.Match[str]) -> str:
-        return "${{" if match[1] is None else _text(evaluate(match[1].strip(), variables))
-
-    return _FRAGMENT.sub(value, text)
+    return "".join(
+        piece if kind == "text" else _text(evaluate(piece, variables)) for kind, piece in _pieces(text, strict=True)
+    )
 
 
 def fragments(text: str) -> list[str]:
     """Return the expressions in a text. Raises ExpressionError when one is never closed."""
-    for start in _unclosed(text):
-        raise ExpressionError(f"`{_short(text[start:])}` is never closed with `}}}}`")
-    return [match[1].strip() for match in _FRAGMENT.finditer(text) if match[1] is not None]
+    return [piece for kind, piece in _pieces(text, strict=True) if kind == "expression"]
 
 
-def replace_fragments(text: str, replacement: Any) -> str:
-    """Return `text` with each `${{ expression }}` replaced by `replacement(expression)`."""
-    return _FRAGMENT.sub(lambda match: match[0] if match[1] is None else replacement(match[1].strip()), text)
+def replace_fragments(text: str, replacement: Callable[[str], str]) -> str:
+    """Return `text` with each `${{ expression }}` replaced by `replacement(expression)`; `$${{` stays."""
+    return "".join(
+        piece.replace("${{", "$${{") if kind == "text" else replacement(piece) if kind == "expression" else piece
+        for kind, piece in _pieces(text, strict=False)
+    )
+
+
+def _pieces(text: str, *, strict: bool) -> Iterator[tuple[str, str]]:
+    """Yield (`text`, as it reads), (`expression`, its inside) and, unless `strict`, (`rest`, never closed).
+
+    A hand-written scanner: a regular expression would look for the end again from every beginning.
+    """
+    done = 0
+    while (start := text.find("${{", done)) >= 0:
+        if start > done and text[start - 1] == "$":
+            yield "text", text[done : start - 1] + "${{"
+            done = start + 3
+            continue
+        end = text.find("}}", start)
+        if end < 0:
+            if strict:
+                raise ExpressionError(f"`{_short(text[start : start + 200])}` is never closed with `}}}}`")
+            yield "text", text[done:start]
+            yield "rest", text[start:]
+            return
+        yield "text", text[done:start]
+        yield "expression", text[start + 3 : end].strip()
+        done = end + 2
+    yield "text", text[done:]
 
 
 def references(expression: str) -> list[tuple[str, ...]]:
     """Return what an expression reads: `("jobs", "build", "outputs", "tag")`, without loop variables."""
     return [path for path in paths(expression) if path[0] in ROOTS]
-
-
-def _unclosed(text: str) -> list[int]:
-    rest = _FRAGMENT.sub(lambda match: " " * len(match[0]), text)
-    return [rest.index("${{")] if "${{" in rest else []
 
 
 @lru_cache(maxsize=1)

@@ -37,20 +37,25 @@ class Node:
     tag: str = ""
     items: list[Node] = field(default_factory=list)
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
+    index: dict[str, tuple[Node, Node]] | None = None
+    """`pairs` by their key, made when first asked for."""
 
     def child(self, key: Key) -> tuple[Node, Node] | None:
         """Return (key node, value node) of a mapping's key or a list's index."""
         if isinstance(key, int):
             return (self.items[key], self.items[key]) if 0 <= key < len(self.items) else None
-        for spelling in (key, _OTHER_SPELLING.get(key)):
-            for name, value in self.pairs:
-                if name.text == spelling:
-                    return name, value
-        for name, value in self.pairs:
-            if name.text == "<<" and name.plain:
-                for merged in value.items if value.kind == "list" else [value]:
-                    if (found := merged.child(key)) is not None:
-                        return found
+        if self.index is None:
+            self.index = {}
+            for pair in self.pairs:
+                self.index.setdefault(pair[0].text, pair)
+        for spelling in (key, _OTHER_SPELLING.get(key, key)):
+            if spelling in self.index:
+                return self.index[spelling]
+        merge = self.index.get("<<")
+        if merge is not None and merge[0].plain:
+            for merged in merge[1].items if merge[1].kind == "list" else [merge[1]]:
+                if (found := merged.child(key)) is not None:
+                    return found
         return None
 
 

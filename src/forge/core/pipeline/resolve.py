@@ -20,6 +20,7 @@ from forge.model.errors import InvalidConfiguration
 from forge.model.plan import JobPlan, Parameter, Plan, Scalar, SecretReference, Source
 
 NO_SOURCE = Source("")
+MAX_INSTANCES = 10_000
 
 
 def resolve(sources: Sources, parameters: Mapping[str, Scalar] | None = None, source: Source = NO_SOURCE) -> Plan:
@@ -49,7 +50,13 @@ def diagnose_environments(document: Document) -> list[Diagnostic]:
 
 def _examine(assembly: Assembly, values: Mapping[str, Scalar], *, certain: bool) -> list[Instance]:
     assembly.problems += check_jobs(assembly)
-    rows = [row for draft in assembly.jobs.values() for row in instances(draft, values, assembly.problems)]
+    rows: list[Instance] = []
+    for draft in assembly.jobs.values():
+        rows += instances(draft, values, assembly.problems)
+        if len(rows) > MAX_INSTANCES:
+            message = f"matrices make more than {MAX_INSTANCES:,} jobs in all"
+            assembly.problems.append(draft.matrix_place.problem("too-large", message, key=True))
+            return rows
     assembly.problems += check_instances(rows, assembly, certain=certain)
     assembly.problems += check_prudence(assembly)
     return rows

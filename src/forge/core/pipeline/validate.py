@@ -27,6 +27,8 @@ FOREIGN = {
 }  # fmt: skip
 """How other tools call it."""
 _MAX_ROUNDS = 8
+MAX_TOLD = 1000
+"""So many problems are told of a file; nobody reads more, and telling takes time."""
 _EXTRA = "extra_forbidden"
 
 
@@ -57,13 +59,16 @@ def validate(model: type[M], document: Document) -> Validated[M]:
                 errors = _errors(model, data, seen) or errors
             found = [(tuple(error["loc"]), error) for error in errors.errors(include_url=False)]
             misspelt = {(*path[:-1], _meant(path, data, seen)) for path, error in found if error["type"] == _EXTRA}
-            for path, error in found:
+            for path, error in found[:MAX_TOLD]:
                 if _follows(path, error["type"], cut) or (error["type"] == "missing" and path in misspelt):
                     continue
                 diagnostic = _diagnostic(document, path, error, data, seen)
                 if (mark := (diagnostic.line, diagnostic.column, diagnostic.message)) not in told:
                     told.add(mark)
                     problems.append(diagnostic)
+            if len(found) > MAX_TOLD:
+                problems.append(Diagnostic("too-many", f"and {len(found) - MAX_TOLD:,} problems more", document.file))
+                return Validated(None, _in_order(problems), whole=False)
             for path, error in found:
                 cut.add(path)
                 if not _cut(data, path, error["type"]):

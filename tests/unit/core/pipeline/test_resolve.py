@@ -252,8 +252,10 @@ def test_jobs_are_ordered_so_that_each_follows_what_it_depends_on():
         ("{manual: Really?}", Approval("Really?")),
         ("{manual: {}}", Approval()),
         (
-            "{manual: {message: Go?, required: 2, approvers: [ann, bob, eve], allow_self: false, timeout: 2d,"
-            " inputs: {why: {type: string, required: true}, where: [a, b]}}}",
+            (
+                "{manual: {message: Go?, required: 2, approvers: [ann, bob, eve], allow_self: false, timeout: 2d,"
+                " inputs: {why: {type: string, required: true}, where: [a, b]}}}"
+            ),
             Approval(
                 "Go?",
                 2,

@@ -59,7 +59,7 @@ def wish(tick: Tick, release: ReleaseState, *, hold: bool) -> Wish:
 
 def phase_of(release: ReleaseState) -> str:
     """Return what the release is doing, or was doing when it was paused."""
-    return release.paused_from if release.status == "paused" and release.paused_from else release.status
+    return (release.paused_from or "progressing") if release.status == "paused" else release.status
 
 
 def weight_at(strategy: Strategy, step: int) -> int:

@@ -185,9 +185,9 @@ class Plain(Quiet):
             self._told[view.id, job.name] = mark
         mark = "" if view.state in {"queued", "running"} else view.state
         if mark and self._told.get((view.id, "")) != mark:
-            yield f"{self.paint.bold(view.id)} {self.paint.state(view.state)}" + (
-                f": {view.message}" if view.message else ""
-            )
+            told = any(job.message and job.message in view.message for job in view.jobs)
+            message = f": {view.message}" if view.message and not told else ""
+            yield f"{self.paint.bold(view.id)} {self.paint.state(view.state)}{message}"
         self._told[view.id, ""] = mark
 
     def _label(self, view: RunView, job: JobView) -> str:

@@ -86,7 +86,9 @@ def job_node(job: JobView, paint: Paint, *, steps: bool) -> Node:
     if job.state in {"pending", "skipped", "blocked"}:
         shown = []
     return Node(
-        f"{paint.icon(job.state)} {job.name}", job_info(job, paint), [_step_node(step, paint) for step in shown]
+        f"{paint.icon(job.state)} {job.name}",
+        job_info(job, paint),
+        [_step_node(step, paint, told=job.message) for step in shown],
     )
 
 
@@ -108,7 +110,8 @@ def job_info(job: JobView, paint: Paint) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _step_node(step: StepView, paint: Paint) -> Node:
+def _step_node(step: StepView, paint: Paint, *, told: str) -> Node:
+    """`told` is what its job says already: long reasons are not repeated."""
     parts = []
     if step.duration is not None and step.state != "pending":
         parts.append(format_duration(step.duration))
@@ -118,7 +121,8 @@ def _step_node(step: StepView, paint: Paint) -> Node:
         parts.append(paint.red(f"exit code {step.exit_code}"))
     if step.peak_memory:
         parts.append(paint.dim(format_size(step.peak_memory)))
-    if step.message and step.state not in {"succeeded", "pending"} and step.message != f"exit code {step.exit_code}":
+    known = f"{told}\nexit code {step.exit_code}"
+    if step.state not in {"succeeded", "pending"} and step.message not in known:
         parts.append(step.message)
     return Node(f"{paint.icon(step.state)} {_first_line(step.name)}", "  ".join(parts))
 

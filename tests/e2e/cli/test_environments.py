@@ -1,0 +1,73 @@
+"""An environment looked at, taken down and brought up again from the command line."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+PIPELINE = """\
+jobs:
+  release:
+    steps:
+      - deploy:
+          environment: production
+          version: "1"
+          strategy: rolling
+"""
+ENVIRONMENTS = f"""\
+production:
+  target:
+    local:
+      command: {sys.executable} -u -m http.server --bind 127.0.0.1 $PORT
+      replicas: 1
+      ready: {{tcp: true}}
+      drain: 0.2s
+"""
+
+
+@pytest.fixture
+def forge(project):
+    made = project(PIPELINE)
+    (made.folder / "forge" / "environments.yaml").write_text(ENVIRONMENTS)
+    yield made
+    made("env", "down", "production", "--yes")
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def test_down_and_up_again(forge):
+    forge.ok("run")
+    shown = forge.json("env", "show", "production")
+    assert (shown["state"], shown["stable"], shown["arms"][0]["replicas"]["ready"]) == ("stable", "1", 1)
+    assert shown["arms"][0]["actual_weight"] == 10_000
+    assert answers(shown["address"])
+    assert "1/1: " in forge.ok("env", "logs", "production")
+    assert forge.ok("env", "logs", "production", "9") == ""
+
+    got = forge.ok("release", "get", "production")
+    assert "✔ promoted" in got
+    assert forge.json("release", "get", "production")["releases"][0]["id"] == "production-1"
+    assert forge("release", "watch", "production").returncode == 0
+    refused = forge("rollback", "production")
+    assert (refused.returncode, refused.stderr) == (2, "error: production has no version before 1\n")
+    assert "no release is under way" in forge("release", "pause", "production").stderr
+
+    forge.ok("env", "down", "production")
+    assert not answers(shown["address"])
+    down = forge.json("env", "show", "production")
+    assert "forge env up production" in down["problem"]
+    assert down["stable"] == "1", "what was released stays on record"
+
+    forge.ok("env", "up", "production")
+    again = forge.json("env", "show", "production")
+    assert (again["address"], again["problem"]) == (shown["address"], "")
+    assert answers(again["address"])

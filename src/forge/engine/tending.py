@@ -45,6 +45,8 @@ class Tending:
     ) -> None:
         self.claim = claim
         self.task: asyncio.Task[None] | None = None
+        self.leaving = False
+        """It looks at no more news: whoever has some reminds the database of them."""
         self.left_behind = False
         """The database could not be told that the machine is given back."""
         self._store = store
@@ -105,7 +107,8 @@ class Tending:
         try:
             if self._fresh:
                 await self._store.intents.finish_all(self.claim, tuple(self._fresh))
-            await self._store.machines.let_go(self.claim)
+            if not self._stopping:  # else the worker gives back all at once
+                await self._store.machines.let_go(self.claim)
         except DependencyFailed:
             self.left_behind = True
 
@@ -123,9 +126,11 @@ class Tending:
                 pause = DATABASE_PAUSE_SECONDS
             except BrainFailed as failed:
                 pause = await self._report(failed)
-            if pause is None:
+            if pause is not None:
+                await self._sleep(pause)
+            elif not self._told:
+                self.leaving = True
                 return
-            await self._sleep(pause)
 
     async def _turn(self) -> float | None:
         """Tick once; return how long to sleep, or None when the machine can be given back."""

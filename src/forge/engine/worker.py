@@ -82,9 +82,7 @@ class Worker:
         try:
             if self._unsure:
                 await self._make_sure()
-            for machine in await self._store.machines.told(self.id) if self._tendings else ():
-                if machine in self._tendings:
-                    self._tendings[machine].tell()
+            await self._pass_on_news()
             await self._claim(only)
             pause = await self._pause(only)
         except DependencyFailed:
@@ -120,6 +118,15 @@ class Worker:
         for claim in claims:
             self._tend(claim)
 
+    async def _pass_on_news(self) -> None:
+        """Tell the machines that we hold what they were told."""
+        for machine in await self._store.machines.told(self.id) if self._tendings else ():
+            tending = self._tendings.get(machine)
+            if tending is not None and not tending.leaving:
+                tending.tell()
+            else:
+                await self._store.machines.remind(machine)
+
     async def _make_sure(self) -> None:
         """After a failure of the database: it may have leased us machines, or told us something, in an answer that
         never came. Give back whatever we do not know of, and let all others look."""
@@ -130,6 +137,8 @@ class Worker:
 
     def _tend(self, claim: Claim) -> None:
         before = self._tendings.get(claim.machine)
+        if before is not None:
+            before.give_up()  # a newer claim, though our own, ends the one before
         tending = Tending(
             self._store,
             self._kinds[claim.kind],

@@ -123,7 +123,10 @@ class Machines(Protocol):
         """End the lease; ignored if it was lost already."""
 
     async def let_go_all(self, worker: str, keep: tuple[str, ...] = ()) -> None:
-        """End all leases of the worker except those on the machines in `keep`."""
+        """End all leases of the worker except those on the machines in `keep`; the machines are due at once."""
+
+    async def remind(self, machine: str) -> None:
+        """Make a machine due: it was `told` something that nobody could act on."""
 
     async def told(self, worker: str) -> set[str]:
         """Return the machines leased to the worker that were told something (a command, a free place) since the

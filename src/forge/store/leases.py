@@ -81,7 +81,7 @@ def _let_go_all(keep: int) -> Statement:
     statement = update(t.machines).where(m.worker == _worker)
     if keep:
         statement = statement.where(m.id.not_in(names(keep, "keep")))
-    return Statement(statement.values(worker="", due_at=_when_next))
+    return Statement(statement.values(worker="", due_at=0.0))
 
 
 def check(transaction: Transaction, claim: Claim) -> None:

@@ -10,6 +10,7 @@ from forge.model.decision import Event
 from forge.store import intents, leases, log
 from forge.store import tables as t
 from forge.store.contract import Claim, Record, Write
+from forge.store.inbox import tell
 from forge.store.statements import Database, Row, Statement, Transaction, add_new, named, names, upsert
 
 m = t.machines.c
@@ -176,8 +177,12 @@ class DatabaseMachines:
         await self._database.write(lambda transaction: leases.let_go(transaction, claim))
 
     async def let_go_all(self, worker: str, keep: tuple[str, ...] = ()) -> None:
-        """End all leases of the worker except those on the machines in `keep`."""
+        """End all leases of the worker except those on the machines in `keep`; the machines are due at once."""
         await self._database.write(lambda transaction: leases.let_go_all(transaction, worker, keep))
+
+    async def remind(self, machine: str) -> None:
+        """Make a machine due: it was `told` something that nobody could act on."""
+        await self._database.write(lambda transaction: tell(transaction, machine))
 
     async def told(self, worker: str) -> set[str]:
         """Return the machines leased to the worker that were told something since the claim or the last call."""

@@ -594,7 +594,7 @@ class TestLeases:
         kind = Kind()
         kind.gates["a"] = asyncio.Event()
         machine = await create(store, "a")
-        async with working(store, kind, lease_seconds=0.6) as worker:
+        async with working(store, kind, lease_seconds=0.6, max_machines=1) as worker:
             await until(lambda: kind.performed == ["a"])
             # Somebody else holds it now: as after an expired lease.
             await store.machines.let_go_all(worker.id)
@@ -631,6 +631,19 @@ class TestLeases:
             await until_done(store, machine)
         assert kind.performed == ["a", "a"]
         assert kind.most == 1
+
+    async def test_its_own_newer_claim_ends_what_a_worker_began_under_the_older(self, store):
+        kind = Kind()
+        kind.gates["a"] = asyncio.Event()
+        machine = await create(store, "a")
+        async with working(store, kind, lease_seconds=60) as worker:
+            await until(lambda: kind.performed == ["a"])
+            kind.gates.clear()
+            await store.machines.let_go_all(worker.id)
+            await until_done(store, machine)
+        assert kind.performed == ["a", "a"]
+        assert kind.ended == ["a", "a"]
+        assert kind.claims[0].token < kind.claims[1].token
 
     async def test_a_worker_cut_off_from_the_database_gives_up_within_its_lease(self, store):
         kind = Kind()
@@ -717,6 +730,33 @@ class TestLeases:
             await until_done(store, machine)
         assert max(kind.times) - min(kind.times) < 60
         assert kind.performed == ["a"]
+
+    async def test_a_free_place_is_not_forgotten_while_the_machine_is_being_given_back(self, store):
+        """The news reach the worker just when it has nothing more to do with the machine."""
+
+        class Asking(Kind):
+            async def observe(self, state, now):
+                return await store.slots.ask("g", f"{machine}/job", 1)
+
+            def decide(self, state, observation, commands, outcomes, now):
+                return Decision(msgspec.structs.replace(state, todo=()) if observation == 0 else state)
+
+        class Slow(Counting):
+            """Gives the place free, and lets the worker hear of it, in the middle of `let_go`."""
+
+            def __getattr__(self, name: str) -> Any:
+                return self._let_go if name == "let_go" else super().__getattr__(name)
+
+            async def _let_go(self, claim: Claim) -> None:
+                await store.slots.free("g", "other/job")
+                await asyncio.sleep(0.2)
+                await self._part.let_go(claim)
+
+        await store.slots.ask("g", "other/job", 1)
+        machine = await create(store, "never")
+        store.machines = Slow(store.machines)
+        async with working(store, Asking()):
+            await until_done(store, machine)
 
     async def test_every_start_has_its_own_id(self, store):
         assert len({Worker(store, [Kind()], name="same").id for _ in range(10)}) == 10

@@ -27,8 +27,8 @@ def load(project: Project, parameters: Mapping[str, Scalar] | None = None, *, so
     """
     sources, problems = read_sources(project.pipeline, project.root)
     if problems:
-        found = diagnose_sources(sources) if sources else []
-        raise InvalidConfiguration(tuple(in_order(problems + [one for one in found if one.severity == "error"])))
+        found = [one for one in _all(sources, problems) if one.severity == "error"]
+        raise InvalidConfiguration(tuple(found))
     assert sources is not None
     return resolve(sources, parameters, source or NO_SOURCE)
 
@@ -46,7 +46,14 @@ def diagnose(path: Path) -> list[Diagnostic]:
         document = _document(path, root, problems)
         return in_order(problems + (diagnose_environments(document) if document else []))
     sources, problems = read_sources(path, root)
-    return in_order(problems + (diagnose_sources(sources) if sources else []))
+    return _all(sources, problems)
+
+
+def _all(sources: Sources | None, unread: list[Diagnostic]) -> list[Diagnostic]:
+    """Join what cannot be read with what is wrong in the rest, without what only follows from the former."""
+    found = diagnose_sources(sources) if sources else []
+    follows = {"unknown-environment", "unknown-template"} if unread else set()
+    return in_order(unread + [one for one in found if one.code not in follows])
 
 
 def read_sources(path: Path, root: Path) -> tuple[Sources | None, list[Diagnostic]]:

@@ -135,6 +135,19 @@ def test_problems_of_all_files_are_told_at_once(project: Project):
     ]
 
 
+def test_what_an_unreadable_file_would_have_held_is_not_missed(project: Project):
+    write(
+        project,
+        pipeline="include: forge/bad.yaml\njobs: {a: {template: t}, b: {steps: [{verify: staging}]}}",
+        environments="staging: [\n",
+        bad="templates: {t: \n",
+    )
+    assert [(one.file, one.code) for one in problems(project)] == [
+        ("forge/bad.yaml", "syntax"),
+        ("forge/environments.yaml", "syntax"),
+    ]
+
+
 def test_a_huge_file_is_refused_without_being_read(project: Project):
     with project.pipeline.open("wb") as file:
         file.truncate(5_000_000_000)  # sparse: 5 GB that take no disk

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+MAX_LENGTH = 1000
+"""Letters of an expression: nobody reads more, and a text cannot double often in so few."""
 MACROS = frozenset({"map", "filter", "all", "exists", "exists_one"})
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
@@ -46,6 +48,8 @@ class Reference:
 
 def reference_list(expression: str) -> list[Reference]:
     """Return every chain of names that an expression reads; a loop's own variables are left out."""
+    if len(expression) > MAX_LENGTH:
+        return []  # refused as a whole when it is compiled
     words = tokens(expression)
     local = {
         words[index + 2].text

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from forge.core.pipeline.expression_words import MACROS, Token, paths, tokens
+from forge.core.pipeline.expression_words import MACROS, MAX_LENGTH, Token, paths, tokens
 from forge.model.diagnostics import did_you_mean
 
 ROOTS = ("params", "env", "matrix", "inputs", "jobs", "steps", "run")
-MAX_LENGTH = 1000
 MAX_LOOPS = 3
 
 

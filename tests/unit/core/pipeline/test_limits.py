@@ -46,7 +46,7 @@ def test_more_jobs_than_anybody_has():
 
 
 def test_many_large_matrices():
-    body = "{matrix: {a: [%s]}, steps: [{run: x}]}" % ",".join(map(str, range(250)))
+    body = f"{{matrix: {{a: [{','.join(map(str, range(250)))}]}}, steps: [{{run: x}}]}}"
     text = "jobs:\n" + "".join(f"  j{n}: {body}\n" for n in range(MAX_INSTANCES // 250 + 5))
     assert codes(text) == ["too-large"]
 

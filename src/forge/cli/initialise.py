@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(context: typer.Context) -> None:
-    """Write forge/pipeline.yaml, a commented sample that fits what is in the folder; never overwrites."""
+    """Write a first forge/pipeline.yaml. A commented sample that fits what is in the folder; never overwrites."""
     session = session_of(context)
     wrote = write_sample(session.directory.resolve())
     if not wrote:

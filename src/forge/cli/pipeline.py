@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lint(context: typer.Context, file: PipelineFile = None, output: Output = "table") -> None:
-    """Check the pipeline file: everything that is wrong with it, at once, with line and column."""
+    """Check the pipeline file. Tells everything that is wrong with it, at once, with line and column."""
     from forge.cli.render.diagnostics import render_diagnostics
     from forge.cli.render.tables import check_output, document
     from forge.engine.planning import diagnose
@@ -49,7 +49,7 @@ def plan(
     parameters: Parameters = [],  # noqa: B006
     output: Output = "table",
 ) -> None:
-    """Show what would run, in which order, at which gates, and what the deploys would do."""
+    """Show what a run would do: in which order, at which gates, with which releases."""
     from forge.cli.render.tables import check_output, document
     from forge.cli.render.tree import plan_tree
     from forge.engine.planning import load

@@ -35,7 +35,7 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Until it is settled.")] = False,
     timeout: Timeout = "",
 ) -> None:
-    """Show the release of an environment: weights, replicas, verdict, failed requests, what it waits for."""
+    """Show the release of an environment. Weights, replicas, verdict, failed requests, what it waits for."""
     _show(context, environment, output, watch=watch, timeout=seconds(timeout))
 
 
@@ -43,7 +43,7 @@ def get(
 def watch_(
     context: typer.Context, environment: EnvironmentName, output: Output = "table", timeout: Timeout = ""
 ) -> None:
-    """Watch the release of an environment until it is settled; exits with its result."""
+    """Watch a release until it is settled; exits with its result."""
     _show(context, environment, output, watch=True, timeout=seconds(timeout))
 
 
@@ -91,7 +91,7 @@ def retry(context: typer.Context, environment: EnvironmentName, release: Release
 
 @app.command("undo")
 def undo(context: typer.Context, environment: EnvironmentName, wait: Wait = True) -> None:
-    """Take the last release back: abort it when it is under way, else roll back to the version before."""
+    """Take the last release back. Aborts it when it is under way, else rolls back to the version before."""
     _command(context, environment, "undo", {}, wait=wait)
 
 

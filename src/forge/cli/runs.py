@@ -64,7 +64,7 @@ def run(
             say(started)
             tell(f"{started} goes on in the background: `forge status {started} --wait`, `forge logs {started} -f`")
             return ExitCode.SUCCEEDED
-        if session.terminal.progress != "quiet":
+        if session.terminal.progress not in {"quiet", "json"}:
             tell(f"{started} started by {actor()}")
         return await _carry_on(engine, session, started, yes=yes, output=output)
 
@@ -152,7 +152,7 @@ def cancel(
     comment: Annotated[str, typer.Option("-m", "--comment", help="Why; kept with the run.")] = "",
     timeout: Timeout = "",
 ) -> None:
-    """Cancel a run: its processes get TERM, a grace period, then KILL. Waits until nothing of it is left."""
+    """Cancel a run. Its processes get TERM, a grace period, then KILL; waits until nothing of it is left."""
     session = session_of(context)
     patience = seconds(timeout)
 

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 
 def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell.")]) -> None:
-    """Print the completion script of a shell; for example: forge completion bash > ~/.forge-completion."""
+    """Print the completion script of a shell. For example: forge completion bash > ~/.forge-completion."""
     from typer._completion_shared import get_completion_script
 
     say(get_completion_script(prog_name="forge", complete_var="_FORGE_COMPLETE", shell=pick(shell, SHELLS, "shell")))

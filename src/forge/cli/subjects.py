@@ -71,17 +71,20 @@ class RunSubject:
     def __init__(self, engine: Engine, run: str) -> None:
         self.engine = engine
         self.machine = run
+        self._planned: tuple[str, ...] | None = None
         self._environments: dict[str, str] = {}
         """Machines by name of environment, as far as they exist."""
 
     async def machines(self) -> tuple[str, ...]:
         """Return the run, and the environments that its plan releases to, as they come into being."""
-        _, plan = await self.engine.run_state(self.machine)
-        for environment in plan.environments:
-            if environment.name not in self._environments:
-                found = await self.engine.store.machines.find("environment", environment.name)
+        if self._planned is None:  # a plan never changes
+            _, plan = await self.engine.run_state(self.machine)
+            self._planned = tuple(environment.name for environment in plan.environments)
+        for name in self._planned:
+            if name not in self._environments:
+                found = await self.engine.store.machines.find("environment", name)
                 if found is not None:
-                    self._environments[environment.name] = found
+                    self._environments[name] = found
         return (self.machine, *self._environments.values())
 
     async def look(self) -> RunView:

@@ -87,7 +87,7 @@ class Foreground:
                     return True
                 if deadline is not None and began > deadline:
                     return False
-                pause = max(LOOK_EVERY, 4 * (time.monotonic() - began))  # looking takes at most a fifth of the time
+                pause = max(LOOK_EVERY, 9 * (time.monotonic() - began))  # looking takes at most a tenth of the time
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause)
             return False

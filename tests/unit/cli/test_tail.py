@@ -10,7 +10,7 @@ from forge.cli.tail import LONGEST_LINE, LogTail, last_lines
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", codec="utf-8"), max_size=30), max_size=20)  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(LINES, st.integers(1, 7), st.booleans())
 def test_lines_come_whole_once_and_in_order_however_they_are_cut(tmp_path: Path, lines, piece, newline):
     path = tmp_path / "log"
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_text_are_shown_all_the_same(tmp_path):
     assert LogTail(path).lines() == ["a\ufffd\ufffdb"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.text("abc é", max_size=40), max_size=30), st.integers(0, 40))
 def test_the_last_lines(tmp_path: Path, lines, count):
     path = tmp_path / "log"

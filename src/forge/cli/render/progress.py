@@ -185,8 +185,8 @@ class Plain(Quiet):
             self._told[view.id, job.name] = mark
         mark = "" if view.state in {"queued", "running"} else view.state
         if mark and self._told.get((view.id, "")) != mark:
-            told = any(job.message and job.message in view.message for job in view.jobs)
-            message = f": {view.message}" if view.message and not told else ""
+            explained = any(job.message and job.message in view.message for job in view.jobs)
+            message = f": {view.message}" if view.message and not explained else ""
             yield f"{self.paint.bold(view.id)} {self.paint.state(view.state)}{message}"
         self._told[view.id, ""] = mark
 

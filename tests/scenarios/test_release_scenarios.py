@@ -37,7 +37,7 @@ class TestA1AnotherReleaseArrives:
         world.run(3)
         assert world.split == {"1.4": 9500, "1.5": 500}
         world.send("abort", release="production-3")
-        assert world.until("aborted", version="1.5").previous == "1.3"
+        assert world.until("aborted", version="1.5").previous == "1.4"
         assert world.split == {"1.4": WHOLE}
 
     def test_a_bad_arm_costs_the_other_nothing(self) -> None:

@@ -89,7 +89,6 @@ def promoted(tick: Tick, release: ReleaseState) -> None:
     tick.put(
         replace(
             release, status="promoted", finished_at=tick.now, reason=reason, waits_for="", earliest=None,
-            judge_state=release.judge_state,
         )
     )  # fmt: skip
     tick.change_version(release.version, faulted="", warm_until=None)
@@ -97,6 +96,8 @@ def promoted(tick: Tick, release: ReleaseState) -> None:
         warm = 0.0 if release.strategy.name == "rolling" else release.strategy.keep_previous
         tick.change_version(before, warm_until=tick.now + warm)
     tick.change(stable=release.version, previous=_lineage(tick, release, before))
+    for other in tick.active:
+        tick.put(replace(other, previous=release.version))
     tick.say(
         "release_promoted", f"{release.id}: {release.version} is stable: {reason}",
         release=release.id, version=release.version, previous=before, requests=release.requests,

@@ -74,7 +74,7 @@ class ReleaseState(msgspec.Struct, frozen=True):
     votes: tuple[str, ...] = ()
     """Who approved the gate that it stands at."""
     previous: str = ""
-    """The version that was stable when it started: where a rollback goes."""
+    """The stable version beside it, where a rollback goes: another one when an overlapping release was promoted."""
     routes: tuple[Route, ...] = ()
     verdict: Verdict | None = None
     judge_state: dict[str, Any] = {}

@@ -8,8 +8,11 @@ import socket
 
 import pytest
 
+from forge.adapters.targets.local.environment import open_local
+from forge.adapters.targets.local.replicas import choose_port
 from forge.model.errors import DependencyFailed, StaleLease, UsageError
-from forge.model.traffic import Route, TrafficTable
+from forge.model.plan import EnvironmentPlan
+from forge.model.traffic import Route, TrafficTable, Version
 
 
 async def test_an_environment_without_versions_says_so(world) -> None:
@@ -190,6 +193,24 @@ async def test_a_taken_port_is_named_and_taken_back_when_free(new_world, eventua
         return await world.router.address() == f"http://127.0.0.1:{port}"
 
     await eventually(up, "the proxy has its port")
+
+
+async def test_a_changed_router_keeps_the_split(world, eventually) -> None:
+    await world.up("1.0", "1.1")
+    await world.split(_1_0=5000, _1_1=5000)
+    table, port = await world.router.observed(), choose_port(set())
+    for router in ({"sticky": True, "request_timeout": 5.0}, {"sticky": True, "port": port}):
+        plan = EnvironmentPlan("production", target_config=world.plan.target_config, router_config=router)
+        changed = open_local(plan, world.folder)
+        await changed.target.ensure(Version("1.0"), 1, None, 1)
+
+        async def settled(router=changed.router) -> bool:
+            return await router.observed() == table
+
+        await eventually(settled, "the same table is in effect")
+        world.router = changed.router
+        assert "forge-version=" in (await world.get()).header("set-cookie")
+    assert await world.router.address() == f"http://127.0.0.1:{port}"
 
 
 async def test_two_environments_do_not_meet(new_world) -> None:

@@ -96,7 +96,7 @@ class Operations:
             supervisor.stop_proxy()
         elif request.router != before:
             async with supervisor.traffic:
-                supervisor.files.write_routes(current_table(state), request.router)
+                await self._write_routes(current_table(supervisor.state))
 
     async def _hello(self, _request: Request) -> dict[str, Any]:
         return {"protocol": PROTOCOL, "pid": os.getpid()}
@@ -194,8 +194,11 @@ class Operations:
             raise DependencyFailed(msg)
         await self._write_routes(table)
 
-    async def _write_routes(self, table: TrafficTable) -> None:
+    async def _write_routes(self, table: TrafficTable | None) -> None:
         supervisor = self.supervisor
+        if table is None:
+            supervisor.files.write_routes(None, supervisor.state.proxy.config)
+            return
         files, before = supervisor.files, supervisor.state
         config = before.proxy.config
         refused = await files.rejections()

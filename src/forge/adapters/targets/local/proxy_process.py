@@ -34,9 +34,11 @@ def start(state: AgentState, files: ProxyFiles, now: float) -> tuple[AgentState,
         raise OSError(errno.EADDRINUSE, f"port {port} of {proxy.config.listen} is taken by another program")
     files.write_bootstrap(port, proxy.config, state.environment)
     table = current_table(state)
-    files.write_routes(table, proxy.config)
+    version = files.write_routes(table, proxy.config)
+    # Under another configuration the same table has another version: it is to be known when Envoy tells it.
+    tables = proxy.tables if table is None else {**proxy.tables, version: table}
     gate = start_gated(files.command(binary()), env=clean_environment(), cwd=files.root, log=files.folder.envoy_log)
-    after = replace(proxy, port=port, process=gate.identity, started_at=now, message="")
+    after = replace(proxy, port=port, process=gate.identity, started_at=now, message="", tables=tables)
     return replace(state, proxy=after), gate
 
 

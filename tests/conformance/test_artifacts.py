@@ -168,10 +168,12 @@ async def test_a_file_of_several_parts_is_streamed(store, tmp_path):
     size = 40_000_000
     (tmp_path / "in").write_bytes(os.urandom(1000) * (size // 1000))
     tracemalloc.start()
-    digest = await store.put(tmp_path / "in")
-    await store.get(digest, tmp_path / "out")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    try:
+        digest = await store.put(tmp_path / "in")
+        await store.get(digest, tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert (tmp_path / "out").stat().st_size == size
     if isinstance(store, FolderArtifacts) or "file://" in getattr(store, "_url", ""):
         assert peak < 20_000_000  # the others keep it in the memory of this very process

@@ -260,10 +260,12 @@ def test_a_header_that_is_a_bomb_is_not_read(tmp_path, box, kind):
         for _ in range(100):
             raw.write(b"\0" * 1_000_000)
     tracemalloc.start()
-    with pytest.raises(UnsafeArchive, match=r"a header of 100\.0 MB"):
-        unpack(archive, box)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    try:
+        with pytest.raises(UnsafeArchive, match=r"a header of 100\.0 MB"):
+            unpack(archive, box)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert peak < 10_000_000
 
 

@@ -238,10 +238,12 @@ class TestStepLog:
         with StepLog(tmp_path / "log", masker("hunter22"), on_line=lines.append) as log:
             slice_ = b"x" * 65536
             tracemalloc.start()
-            for _ in range(100_000_000 // 65536):
-                log.write(slice_)
-            _, peak = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
+            try:
+                for _ in range(100_000_000 // 65536):
+                    log.write(slice_)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
             log.write(b"\nnext\n")
         assert peak < 2_000_000
         assert (tmp_path / "log").stat().st_size > 99_000_000

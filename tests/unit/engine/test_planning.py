@@ -151,9 +151,9 @@ def test_what_an_unreadable_file_would_have_held_is_not_missed(project: Project)
 def test_a_huge_file_is_refused_without_being_read(project: Project):
     with project.pipeline.open("wb") as file:
         file.truncate(5_000_000_000)  # sparse: 5 GB that take no disk
-    start = time.perf_counter()
+    start = time.process_time()
     (one,) = problems(project)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert one.code == "too-large"
     assert "5000.0 MB" in one.message
     assert one.file == "forge/pipeline.yaml"

@@ -124,31 +124,31 @@ def test_the_line_of_a_bad_byte_is_told():
 
 def test_ten_megabytes_are_refused_at_once():
     content = b"a: " + b"x" * 10_000_000
-    start = time.perf_counter()
+    start = time.process_time()
     (one,) = problems(content)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
     assert one.code == "too-large"
     assert "10.0 MB" in one.message
 
 
 def test_the_largest_allowed_file_is_read_in_bounded_time():
     line = "- aaaa: bbbb\n"
-    start = time.perf_counter()
+    start = time.process_time()
     (one,) = problems(line * (MAX_BYTES // len(line)))
     assert one.code == "too-large"  # more values than anybody writes
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_billion_laughs_end_in_bounded_time_and_memory():
     rows = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     (one,) = problems("\n".join(rows))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert one.code == "too-large"
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert peak < 100_000_000
 
 

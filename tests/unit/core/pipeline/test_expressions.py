@@ -118,16 +118,16 @@ def test_what_cannot_be_evaluated_is_an_error_of_ours(expression: str, words: st
 def test_a_loop_bomb_ends_by_its_budget():
     numbers = "[" + ",".join(["1"] * 90) + "]"
     bomb = f"{numbers}.map(a, {numbers}.map(b, {numbers}.map(c, a + b + c)))"
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ExpressionError, match="too long"):
         evaluate(bomb, {})
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_regular_expressions_do_not_backtrack_for_ever():
-    start = time.perf_counter()
+    start = time.process_time()
     assert evaluate("params.x.matches('^(a+)+$')", {"params": {"x": "a" * 5000 + "b"}}) is False
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(("condition", "value"), [("run.ref == 'main'", True), ("false", False)])

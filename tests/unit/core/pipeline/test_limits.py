@@ -18,12 +18,12 @@ SECONDS = 20
 
 def codes(text: str) -> list[str]:
     assert len(text) <= MAX_BYTES
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         found = diagnose(Sources(read(text, "f")))
     except InvalidConfiguration as wrong:
         found = list(wrong.diagnostics)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return [one.code for one in found]
 
 
@@ -55,9 +55,9 @@ def test_a_long_chain_of_jobs_is_planned():
     text = "jobs:\n" + "".join(
         f"  j{n}: {{depends_on: [{f'j{n - 1}' if n else ''}], steps: [{{run: x}}]}}\n" for n in range(1500)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     plan = resolve(Sources(read(text, "f")))
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert [job.name for job in plan.jobs] == [f"j{n}" for n in range(1500)]
 
 

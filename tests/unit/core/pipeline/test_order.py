@@ -102,9 +102,9 @@ def test_unknown_names_are_ignored():
 
 def test_a_chain_of_three_thousand_needs_no_recursion():
     graph = {f"n{index}": [f"n{index - 1}"] if index else [] for index in range(3_000)}
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(topological(graph)) == len(waves(graph)) == 3_000
     assert Ancestry(graph).precedes("n0", "n2999")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     looped = {**graph, "n0": ["n2999"]}
     assert len(cycles(looped)[0]) == 3_001

@@ -276,11 +276,17 @@ class TestDatabaseRestart:
             machines = [await create(store, ("a", "b"), ("once",), ("c",)) for _ in range(30)]
             order = {"url": url, "world": tmp_path, "lease": 10, "seconds": 0.15, "until_done": False}
             pids = [await forks.start(**order) for _ in range(2)]
-            await until(lambda: len(told(tmp_path)) > 20)
+
+            async def more() -> None:
+                while len({line[4] for line in told(tmp_path)}) < 2:
+                    machines.append(await create(store, ("a", "b"), ("once",), ("c",)))
+                    await asyncio.sleep(0.1)
+
+            await asyncio.wait_for(more(), 30)  # until both are at work
             await asyncio.to_thread(self._restart, own_postgres_server)
 
             async def all_done() -> bool:
-                done = await store.machines.newest("run", statuses=("done",), limit=100)
+                done = await store.machines.newest("run", statuses=("done",), limit=1000)
                 return len(done) == len(machines)
 
             end = time.monotonic() + 40

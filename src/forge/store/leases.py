@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sqlalchemy import Integer, Text, bindparam, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Integer, Text, bindparam, case, delete, exists, func, or_, select, update
 
 from forge.model.errors import StaleLease
 from forge.store import tables as t
 from forge.store.contract import Claim
-from forge.store.statements import Row, Statement, Transaction, named, names
+from forge.store.statements import Row, Statement, Transaction, named, names, upsert
 
 m, w = t.machines.c, t.workers.c
 
@@ -30,11 +30,13 @@ _BURY = Statement(delete(t.workers).where(w.id != _worker, _dead).returning(w.id
 _RETURN_ALL = Statement(
     update(t.machines).where(m.worker == bindparam("dead", type_=Text())).values(worker="", due_at=0.0)
 )
-_BEAT = Statement(
-    update(t.workers).where(w.id == _worker).values(lease_from=t.lease_now(), lease_until=t.lease_now() + _seconds)
-)
-_FIRST_BEAT = Statement(
-    insert(t.workers).inline().values(id=_worker, lease_from=t.lease_now(), lease_until=t.lease_now() + _seconds)
+_BEAT = upsert(
+    t.workers,
+    ("id",),
+    ("lease_from", "lease_until"),
+    id=_worker,
+    lease_from=t.lease_now(),
+    lease_until=t.lease_now() + _seconds,
 )
 _HELD_BY = Statement(select(m.id).where(m.worker == _worker))
 _TOLD = Statement(select(m.id).where(m.worker == _worker, m.due_at == 0).limit(1))
@@ -124,8 +126,7 @@ def claim(
 
 def beat(transaction: Transaction, worker: str, lease_seconds: float) -> None:
     """Prolong the worker's lease, or begin one."""
-    if not transaction.change(_BEAT, of_worker=worker, lease_seconds=lease_seconds):
-        transaction.run(_FIRST_BEAT, of_worker=worker, lease_seconds=lease_seconds)
+    transaction.run(_BEAT, of_worker=worker, lease_seconds=lease_seconds)
 
 
 def held_by(transaction: Transaction, worker: str) -> set[str]:

@@ -74,7 +74,7 @@ class QualityConfig(msgspec.Struct, frozen=True):
 
 
 class DeployConfig(msgspec.Struct, frozen=True):
-    """Starts a release of `version` (default: the artifact's digest, 12 hex) in `environment`.
+    """Starts a release of `version` (default: 12 hex digits of artifact and configuration) in `environment`.
 
     `wait` False returns as soon as the release is accepted, so that releases may overlap.
     `target` overrides the environment's target configuration for this version.

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from forge.adapters.steps.base import StepContext, StepResult
 from forge.model.configs import DeployConfig
+from forge.model.decision import digest as content_digest
 from forge.model.traffic import Version
 from forge.model.units import format_duration
 
@@ -30,15 +32,17 @@ class DeployStep:
         digest = artifact.digest if artifact else ""
         settings = {**environment.target_config, **config.target}
         version = Version(
-            id=config.version or digest[:VERSION_DIGITS] or context.run,
+            id=config.version or _identity(digest, settings),
             artifact=digest,
             artifact_name=artifact.name if artifact else "",
             config=settings,
             run=context.run,
             created_at=context.now(),
         )
+        # A route without a version is for the one that is being deployed.
+        routes = tuple(route if route.version else replace(route, version=version.id) for route in config.routes)
         request = {
-            "request": msgspec.to_builtins(config),
+            "request": msgspec.to_builtins(replace(config, version=version.id, routes=routes)),
             "version": msgspec.to_builtins(version),
             "run": context.run,
         }
@@ -49,6 +53,11 @@ class DeployStep:
             context.say(f"not waiting; watch it with: forge release watch {environment.name}")
             return StepResult("succeeded", f"{release} is under way", outputs=outputs)
         return await _wait(context, config, release, outputs)
+
+
+def _identity(artifact: str, settings: dict[str, Any]) -> str:
+    """Return the name of a version that was given none: the same build with the same configuration, or another."""
+    return content_digest({"artifact": artifact, "config": settings})[:VERSION_DIGITS]
 
 
 async def _wait(context: StepContext, config: DeployConfig, release: str, outputs: dict[str, Any]) -> StepResult:

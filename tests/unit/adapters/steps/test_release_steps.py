@@ -16,6 +16,7 @@ from forge.model.configs import DeployConfig, RollbackConfig, VerifyConfig
 from forge.model.errors import DependencyFailed
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Threshold
+from forge.model.traffic import Route
 
 pytestmark = pytest.mark.looptime
 
@@ -101,10 +102,28 @@ async def test_deploy_asks_for_the_artifact_by_its_hash_and_reports_the_promotio
     assert result.outcome == "succeeded"
     assert result.message == "production-2 was promoted; 1 of 200 requests failed"
     assert result.outputs["release"] == "production-2"
-    assert asked["version"]["id"] == "abcdef012345"
+    assert len(asked["version"]["id"]) == 12
+    assert asked["request"]["version"] == asked["version"]["id"]
     assert asked["version"]["artifact"] == "abcdef0123456789"
     assert asked["version"]["config"] == {"command": ["true"], "replicas": 3}
     assert asked["actor"] == "tester"
+
+
+async def test_another_configuration_of_the_same_build_is_another_version(perform: Any) -> None:
+    environment = PlayedEnvironment()
+    for replicas in (2, 3, 3):
+        config = DeployConfig("production", artifact="app.tar.gz", target={"replicas": replicas})
+        await perform("deploy", config, environment)
+    two, three, again = [asked["version"]["id"] for _, asked in environment.asked]
+    assert two != three
+    assert three == again
+
+
+async def test_a_route_without_a_version_leads_to_the_one_that_is_deployed(perform: Any) -> None:
+    environment = PlayedEnvironment()
+    routes = (Route("", header="x-canary", value="1"), Route("1.0", cookie="old", value="1"))
+    await perform("deploy", DeployConfig("production", version="1.1", routes=routes), environment)
+    assert [route["version"] for route in environment.asked[0][1]["request"]["routes"]] == ["1.1", "1.0"]
 
 
 async def test_deploy_of_an_artifact_that_nobody_published_fails_before_anything_is_asked(perform: Any) -> None:

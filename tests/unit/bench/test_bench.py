@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(autouse=True)
 def _bench_is_importable(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
+    for told_by_make in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(told_by_make, raising=False)
 
 
 def test_pipeline_and_makefile_are_the_same_graph(tmp_path):

@@ -358,3 +358,36 @@ async def test_the_status_of_an_environment_in_one_word(store_url: str, tmp_path
             while status_of(await forge.state()) != "paused":
                 await asyncio.sleep(0.02)
         await forge.releases.command("production", "abort", {}, key="x", actor="ben")
+
+
+async def test_an_environment_that_was_taken_down_stays_down_until_it_is_needed(
+    store_url: str, tmp_path: Path, world: World
+) -> None:
+    """Also when a warm version of before was about to be removed at a later time."""
+    async with Forge(store_url, tmp_path, world) as forge:
+        await forge.released("1.0")
+        await forge.released("1.1", msgspec.structs.replace(CANARY, keep_previous=0.5))
+        assert await forge.releases.command("production", "down", {}, key="d", actor="ben") == ""
+        world.target.unreachable = True  # as if everything had been ended
+        events = len(await forge.store.log.read(limit=1000))
+        await asyncio.sleep(1.0)
+        quiet = len(await forge.store.log.read(limit=1000))
+        assert (await forge.state()).down
+        world.target.unreachable = False
+        view = await forge.released("1.2")
+        state = await forge.state()
+    assert quiet == events
+    assert view["status"] == "promoted"
+    assert (state.down, state.stable) == (False, "1.2")
+
+
+async def test_an_environment_with_a_release_under_way_is_not_taken_down(
+    store_url: str, tmp_path: Path, world: World
+) -> None:
+    slow = msgspec.structs.replace(CANARY, steps=(StrategyStep(weight=1000), StrategyStep(until_resumed=True)))
+    async with Forge(store_url, tmp_path, world) as forge:
+        await forge.released("1.0")
+        release = await forge.deploy("1.1", slow)
+        refusal = await forge.releases.command("production", "down", {}, key="d", actor="ben")
+        assert not (await forge.state()).down
+    assert f"{release} is under way" in refusal

@@ -98,7 +98,7 @@ def down(
             if typed != environment:
                 tell("nothing was stopped")
                 return ExitCode.REJECTED
-        return await take_down(engine, environment)
+        return await take_down(engine, session, environment)
 
     session.run(work)
 

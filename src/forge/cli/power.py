@@ -84,17 +84,24 @@ async def bring_up(engine: Engine, session: Session, environment: str) -> int:
     return code
 
 
-async def take_down(engine: Engine, environment: str) -> int:
+async def take_down(engine: Engine, session: Session, environment: str) -> int:
     """End everything that runs in an environment. Raises UsageError while a release is under way in it."""
     from forge.adapters.targets.local.environment import shutdown
 
     machine = await engine.store.machines.find("environment", environment)
     if machine is not None:
+        from forge.cli.render.progress import progress_for
+        from forge.cli.subjects import Accepted
+        from forge.cli.watching import Foreground
+
         under_way = environment_view(await environment_state(engine, machine), time.time()).under_way
         if under_way:
             names = ", ".join(release.id for release in under_way)
             hint = f"`forge release abort {environment}` ends it first"
             raise UsageError(f"{names} is under way in {environment}", hint=hint)
+        # On record first, so that no later tick brings it up again.
+        await engine.store.inbox.send(machine, "down", actor(), {})
+        await Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal)).carry_on()
     await shutdown(engine.project.environment_folder(environment))
     tell(f"{environment}: down; `forge env up {environment}` brings it back")
     return ExitCode.SUCCEEDED

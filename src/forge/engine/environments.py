@@ -90,6 +90,8 @@ class EnvironmentMachine:
 
     async def observe(self, state: EnvironmentState, now: float) -> Observation:
         """Look at replicas, split and samples at the same time; what cannot be read is None, with the reason."""
+        if state.down:
+            return Observation(now, problem=f"{state.name} is down")
         try:
             world = self._world(state)
         except ForgeError as error:
@@ -119,6 +121,8 @@ class EnvironmentMachine:
         slot, generation = (state.name, name), _generation(action.key)
         self._newest[slot] = max(generation, self._newest.get(slot, 0))
         async with self._locks.setdefault(slot, asyncio.Lock()):
+            if state.down:
+                return Outcome(action.key, "succeeded", time.time(), "out of date: the environment is down")
             if generation < self._newest[slot]:
                 return Outcome(action.key, "succeeded", time.time(), "out of date: a newer wish follows")
             await self._do(action, state, claim.token)

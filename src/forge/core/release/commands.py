@@ -27,6 +27,9 @@ def obey(tick: Tick, command: Command) -> None:
         _refuse(tick, command, f"there is no command `{command.kind}`; there are {known}")
         return
     try:
+        if tick.state.down and command.kind in WAKING:
+            tick.change(down=False)
+            tick.say("environment_up", f"{tick.state.name} is brought up again", actor=command.actor)
         handler(tick, command)
     except (msgspec.ValidationError, KeyError) as problem:
         _refuse(tick, command, f"its payload cannot be read: {problem}")
@@ -198,6 +201,18 @@ def _look(_tick: Tick, _command: Command) -> None:
     """Change nothing: the tick that takes this in looks at the world, and brings back what is missing there."""
 
 
+def _down(tick: Tick, command: Command) -> None:
+    if tick.active or tick.queued:
+        names = ", ".join(release.id for release in [*tick.active, *tick.queued])
+        _refuse(tick, command, f"{names} is under way; abort it first")
+        return
+    versions = {name: replace(known, warm_until=None) for name, known in tick.state.versions.items()}
+    tick.change(down=True, versions=versions, observed=None, data_missing_since=None)
+    tick.say(
+        "environment_down", f"{tick.state.name} was taken down by {command.actor or 'somebody'}", actor=command.actor
+    )
+
+
 def _chosen(tick: Tick, command: Command) -> list[ReleaseState]:
     """The release that the command names, or all that are under way (a queued one only by its name)."""
     wanted = str(command.payload.get("release", "") or "")
@@ -221,6 +236,8 @@ def _refuse(tick: Tick, command: Command, words: str) -> None:
              command=command.kind, actor=command.actor)  # fmt: skip
 
 
+WAKING = frozenset({"deploy", "look", "retry", "rollback", "undo"})
+"""What an environment that is down comes up for."""
 COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
     "deploy": _deploy,
     "promote": _promote,
@@ -232,4 +249,5 @@ COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
     "retry": _retry,
     "approve": _approve,
     "look": _look,
+    "down": _down,
 }

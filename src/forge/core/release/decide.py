@@ -32,10 +32,15 @@ def decide(
     the world does not show within five seconds is asked for again.
     """
     tick = Tick(state, observation, now)
-    absorb(tick)
+    if not state.down:
+        absorb(tick)
     note_outcomes(tick, outcomes)
     for command in commands:
         obey(tick, command)
+    if state.down or tick.state.down:
+        # Nothing was looked at while it was down: what it comes up for begins with a look.
+        why = "; ".join(event.message for event in tick.events) or f"{state.name} is down"
+        return Decision(tick.state, (), tuple(tick.events), None if tick.state.down else now, why=why)
     admit(tick)
     judge_arms(tick)
     note_holds(tick)

@@ -139,5 +139,7 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     """When `traffic` was last asked for; asked again when the router does not follow."""
     traffic_problem: str = ""
     """What the router said when it refused the last table."""
+    down: bool = False
+    """Taken down by a person: nothing is looked at or asked for until a person or a release needs it again."""
     signals_state: dict[str, Any] = {}
     """What the reader of the signals needs to go on without a jump after a restart."""

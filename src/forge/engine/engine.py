@@ -25,6 +25,7 @@ from forge.engine.releases import EngineReleases
 from forge.engine.runs import KIND, RunMachine, encode_head, encode_parts, load_run
 from forge.engine.step_performing import StepPerformer
 from forge.engine.worker import Worker
+from forge.engine.workspaces import remove_old
 from forge.model.decision import Event
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
@@ -84,9 +85,11 @@ class Engine:
         created = Event(
             "run_created", f"{actor} starts {plan.name}", {"actor": actor, "plan": state.plan_digest, "file": plan.file}
         )
-        return await self.store.machines.create(
+        run = await self.store.machines.create(
             KIND, key, state.status, encode_head(state), encode_parts(state), events=(created,), id_prefix=KIND
         )
+        await asyncio.to_thread(remove_old, self.project, {run, *await self.unfinished()})
+        return run
 
     async def run_state(self, run: str) -> tuple[RunState, Plan]:
         """Return a run and its pinned plan. Raises UsageError if there is no such run."""

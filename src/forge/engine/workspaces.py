@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from forge.adapters import source
@@ -9,6 +11,9 @@ from forge.adapters.artifacts.base import ArtifactStore
 from forge.core.pipeline.state import STEP_FINAL, JobState
 from forge.engine.project import Project
 from forge.model.plan import JobPlan, Plan
+
+KEPT_RUNS = 20
+"""The newest runs keep their workspaces, to be looked at; older ones keep only their logs."""
 
 
 class WorkspaceGone(Exception):
@@ -40,6 +45,27 @@ class Workspaces:
         await source.unpack(plan.source, self._artifacts, workspace, cache=self._project.cache / "sources")
         mark.touch()
         return workspace
+
+
+def remove_old(project: Project, unfinished: Collection[str], keep: int = KEPT_RUNS) -> int:
+    """Remove the workspaces of all but the newest `keep` runs and of those that are not over; return how many.
+
+    Blocks. Logs stay. A folder that cannot be removed is left for the next time.
+    """
+    folders = [folder for folder in (project.state / "runs").glob("run-*") if folder.name[4:].isdigit()]
+    folders.sort(key=lambda folder: int(folder.name[4:]))
+    removed = 0
+    for folder in folders[:-keep] if keep else folders:
+        if folder.name in unfinished:
+            continue
+        for attempt in folder.glob("*/*/"):
+            for name in ("workspace", "workspace.private"):
+                place = attempt / name
+                if place.is_dir():
+                    (attempt / "ready").unlink(missing_ok=True)
+                    shutil.rmtree(place, ignore_errors=True)
+                    removed += 1
+    return removed
 
 
 def _has_results(job: JobPlan, state: JobState) -> bool:

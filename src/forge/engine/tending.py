@@ -367,7 +367,7 @@ class Tending:
 
     async def _report(self, failed: BrainFailed) -> float:
         """Tell of a failure once, and return how long to wait before trying again."""
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**self._failures)
         self._failures += 1
         self._told = True  # the commands of this tick were not taken into account
         message = str(failed)

@@ -171,7 +171,9 @@ async def work(order: dict[str, Any]) -> None:
         kill_at(store, *order["kill"])
     kind = Staged(store, Path(order["world"]), order.get("seconds", 0.005))
     stop = asyncio.Event()
-    worker = Worker(store, [kind], name="e2e", lease_seconds=order.get("lease", 0.5))
+    worker = Worker(
+        store, [kind], name="e2e", lease_seconds=order.get("lease", 0.5), max_machines=order.get("machines", 200)
+    )
     working = asyncio.create_task(worker.run(stop))
     signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(stop.set))
     loop = asyncio.get_running_loop()

@@ -75,7 +75,14 @@ class Forge:
 
     def down(self, environment: str) -> None:
         """End everything that runs in an environment. Raises WentWrong."""
-        self._quietly("env", "down", environment, "--yes")
+        try:
+            self._quietly("env", "down", environment, "--yes")
+        except WentWrong:  # after an interruption a release may be under way, and has to end first
+            subprocess.run(
+                [str(FORGE), "release", "abort", environment],
+                cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+            )  # fmt: skip
+            self._quietly("env", "down", environment, "--yes")
 
     def _quietly(self, *words: str) -> bytes:
         command = [str(FORGE), *words]

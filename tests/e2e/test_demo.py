@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,6 +30,23 @@ def test_the_demo_promotes_the_good_version_and_takes_the_bad_one_back(tmp_path)
     assert told["failed_requests"] == told["bad_release_failed_requests_seen_by_clients"], "nobody else failed"
     # A request may be under way while one side counts, so the two counts may differ by a few.
     assert abs(told["bad_release_failed_requests"] - told["failed_requests"]) <= 5
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path):
+    folder = tmp_path / "shop"
+    demo = subprocess.Popen(
+        [sys.executable, str(ROOT / "demo" / "run.py"), "--folder", str(folder)],
+        env={**os.environ, "FORGE_DEMO_YES": "1"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    with demo:
+        assert any("1.1.0 carries 5%" in line for line in demo.stdout), "it never came to the canary"
+        demo.terminate()
+        assert "interrupted" in demo.stdout.read()
+        assert demo.wait(timeout=60) == 130
+    left = [one.info for one in psutil.process_iter(["pid", "cmdline"]) if str(folder) in str(one.info["cmdline"])]
+    assert left == []
 
 
 def test_the_demos_load_goes_to_this_machine_only():

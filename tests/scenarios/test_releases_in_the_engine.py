@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +28,18 @@ from forge.model.traffic import Version
 from forge.store.database import open_store
 
 PLAN = EnvironmentPlan("production", target_config={"command": ["true"], "replicas": 2})
+QUICK_CHECK = (Threshold("error_rate", 0.05, 10.0),)
 CHECK = (Threshold("error_rate", 0.05, 10.0, minimum_requests=20),)
 CANARY = Strategy(
     "canary",
     steps=(StrategyStep(weight=1000), StrategyStep(pause=0.2), StrategyStep(weight=5000), StrategyStep(pause=0.2)),
     thresholds=CHECK,
     keep_previous=60.0,
+)
+
+
+QUICK = Strategy(
+    "canary", steps=(StrategyStep(weight=5000), StrategyStep(pause=0.05)), thresholds=QUICK_CHECK, keep_previous=60.0
 )
 
 
@@ -181,9 +186,9 @@ async def test_a_release_survives_the_loss_of_its_worker_at_every_write(
     """For every write: killed just before and just after it, and carried on by another worker."""
     monkeypatch.setattr("forge.core.release.decide.INTERVAL", 0.05)
     async with Forge(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path, World()) as forge:
-        assert (await forge.released("1.0"))["status"] == "promoted"
+        assert (await forge.released("1.0", QUICK))["status"] == "promoted"
         before = forge.writes
-        assert (await forge.released("1.1"))["status"] == "promoted"
+        assert (await forge.released("1.1", QUICK))["status"] == "promoted"
         count = forge.writes - before
     assert count > 5
     cases = [(number, moment) for number in range(1, count + 1) for moment in ("before", "after")]
@@ -200,20 +205,18 @@ async def test_a_release_survives_the_loss_of_its_worker_at_every_write(
 async def _killed_at(url: str, folder: Path, number: int, moment: str) -> None:
     world = World()
     async with Forge(url, folder, world) as forge:
-        await forge.released("1.0")
+        await forge.released("1.0", QUICK)
     killed = Forge(url, folder, world, lease=0.4)
     killed.crash_at = (number, moment)
     async with killed:
-        with contextlib.suppress(DependencyFailed, TimeoutError):
-            async with asyncio.timeout(60):
-                release = await killed.deploy("1.1")
-                waiting = asyncio.create_task(killed.releases.wait("production", release, lambda _line: None))
-                crash = asyncio.create_task(killed.crashed.wait())
-                await asyncio.wait({waiting, crash}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (waiting, crash):
-                    task.cancel()
+        waiting = asyncio.create_task(killed.released("1.1", QUICK))
+        crash = asyncio.create_task(killed.crashed.wait())
+        await asyncio.wait({waiting, crash}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (waiting, crash):
+            task.cancel()
+        await asyncio.gather(waiting, crash, return_exceptions=True)
     async with Forge(url, folder, world) as successor:
-        release = await successor.deploy("1.1")
+        release = await successor.deploy("1.1", QUICK)
         async with asyncio.timeout(60):
             view = await successor.releases.wait("production", release, lambda _line: None)
         state = await successor.state()

@@ -18,7 +18,9 @@ from typing import Literal
 import msgspec
 
 from forge.core.judge.evidence import LARGEST, LONGEST_HAZARD, relative_log_factor
+from forge.core.judge.windows import LARGEST as LARGEST_BOUND
 from forge.core.judge.windows import UNBOUNDED
+from forge.model.traffic import Sample
 
 Histogram = tuple[tuple[float, int], ...]
 """Requests answered between two readings: (upper bound in seconds, how many in this bucket; not cumulative)."""
@@ -100,6 +102,27 @@ def merged_bounds(bounds: Sequence[float]) -> tuple[float, ...]:
         gaps = [above / max(below, 1e-9) for below, above in itertools.pairwise(kept)]
         del kept[gaps.index(min(gaps))]
     return tuple(kept)
+
+
+def common_bounds(arm: Sample, stable: Sample) -> tuple[float, ...]:
+    """Return the finite bounds that both versions measure; only these can be compared."""
+    return tuple(
+        sorted({bound for bound, _ in arm.latency} & {bound for bound, _ in stable.latency if bound < UNBOUNDED})
+    )
+
+
+def increments(before: Sample, after: Sample, bounds: Sequence[float]) -> Histogram | None:
+    """Return what was answered between two cumulative readings, by the state's `bounds`.
+
+    None when either reading lacks one of the bounds, or counters fell: then nothing is known of this time.
+    """
+    old, new = dict(before.latency), dict(after.latency)
+    if not new or not all(bound in old and bound in new for bound in bounds):
+        return None
+    rising = [new[bound] - old[bound] for bound in bounds]
+    rising.append(max(new.values()) - max(old.values(), default=0))
+    counts = [above - below for below, above in itertools.pairwise([0, *rising])]
+    return None if min(counts) < 0 else tuple(zip((*bounds, LARGEST_BOUND), counts, strict=True))
 
 
 def update_latency(

@@ -5,10 +5,17 @@ from __future__ import annotations
 import difflib
 
 from forge.core.judge.base import Judge
+from forge.core.judge.canary_analysis import MannWhitneyJudge
 from forge.core.judge.classic import NoJudge, ThresholdJudge
+from forge.core.judge.failure_limit import FailureLimitJudge
 from forge.model.errors import UsageError
 
-JUDGES: dict[str, Judge] = {"threshold": ThresholdJudge(), "none": NoJudge()}
+JUDGES: dict[str, Judge] = {
+    "threshold": ThresholdJudge(),
+    "failure_limit": FailureLimitJudge(),
+    "mann_whitney": MannWhitneyJudge(),
+    "none": NoJudge(),
+}
 
 
 def judge_named(name: str) -> Judge:

@@ -147,4 +147,4 @@ def test_judges_by_name() -> None:
     assert caught.value.hint == "did you mean `threshold`?"
     with pytest.raises(UsageError) as caught:
         judge_named("zzz")
-    assert caught.value.hint == "the judges are `none`, `threshold`"
+    assert caught.value.hint == "the judges are " + ", ".join(f"`{name}`" for name in sorted(JUDGES))

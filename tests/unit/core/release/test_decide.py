@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from forge.core.judge.registry import JUDGES
 from forge.core.release.decide import decide
 from forge.core.release.state import EnvironmentState, ReleaseState, VersionState
 from forge.model.decision import Command, Decision, Outcome
@@ -179,7 +180,7 @@ class TestDeploy:
         plan = {"name": "production", "judge": "oracle"}
         decision = look(environment({"1.3": 10_000}), deploy(plan=plan), weights={"1.3": 10_000})
         failed = decision.state.releases["production-9"]
-        assert (failed.status, failed.reason) == ("failed", "there is no judge `oracle`; there are threshold, none")
+        assert (failed.status, failed.reason) == ("failed", f"there is no judge `oracle`; there are {', '.join(JUDGES)}")
         assert decision.state.plan.judge == "threshold"
 
     def test_the_stable_version_again_is_promoted_at_once(self) -> None:

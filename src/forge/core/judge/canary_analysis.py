@@ -1,0 +1,139 @@
+"""The judge `mann_whitney`: readings in buckets of a minute since the arm's first traffic, scored at fixed
+intervals over all of them, as a canary stage with a growing lookback does (scoring.py has the words)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from forge.core.judge.base import Series
+from forge.core.judge.scoring import Metric, Score, classify, score
+from forge.core.judge.windows import quantile, window
+from forge.core.release.state import ReleaseState, Verdict
+from forge.model.units import format_duration
+
+METRICS = (
+    Metric("error_rate", ("errors",), "increase", must_have_data=True),
+    Metric("latency_p99", ("latency",), "increase"),
+)
+MOST_BUCKETS = 240
+
+
+class AnalysisSettings(msgspec.Struct, frozen=True):
+    """`step`: seconds of one value; `interval`: seconds between scores; `lifetime`: seconds until the last one."""
+
+    step: float = 60.0
+    interval: float = 300.0
+    lifetime: float = 900.0
+    marginal: float = 75.0
+    passing: float = 95.0
+    weights: dict[str, float] = {}
+    metrics: tuple[Metric, ...] = METRICS
+
+
+class Lookback(msgspec.Struct, frozen=True):
+    """The judge's state, plain JSON: the values of each metric in both versions, and what the last score said."""
+
+    arm: dict[str, tuple[float | None, ...]] = {}
+    stable: dict[str, tuple[float | None, ...]] = {}
+    bucket: float | None = None
+    """When the open bucket began."""
+    scored_at: float | None = None
+    kind: str = ""
+    why: str = ""
+    data: dict[str, Any] = {}
+    final: bool = False
+
+
+class MannWhitneyJudge:
+    """Rolls back below the marginal score, and at the last look below the passing score."""
+
+    def __init__(self, settings: AnalysisSettings = AnalysisSettings()) -> None:  # noqa: B008  # it is frozen
+        self.settings = settings
+
+    def needs_data(self, release: ReleaseState) -> bool:
+        """Always: it compares what was measured."""
+        del release
+        return True
+
+    def judge(
+        self, state: dict[str, Any], release: ReleaseState, arm: Series, stable: Series, now: float
+    ) -> tuple[Verdict, dict[str, Any]]:
+        """Close the bucket and score when it is time to; between scores the last one stands."""
+        del release
+        lookback = msgspec.convert(state, Lookback) if state else Lookback(bucket=arm.since)
+        lookback = collect(lookback, arm, stable, now, self.settings)
+        lookback = assess(lookback, arm, now, self.settings)
+        memory = msgspec.to_builtins(lookback)
+        if lookback.kind in {"rollback", "promote", "inconclusive", "hold"}:
+            return Verdict(lookback.kind, lookback.why, lookback.data), memory  # type: ignore[arg-type]
+        left = format_duration(max(0.0, arm.since + self.settings.interval - now))
+        return Verdict("hold", f"{arm.version}: the first score is due in {left}"), memory
+
+
+def collect(lookback: Lookback, arm: Series, stable: Series, now: float, settings: AnalysisSettings) -> Lookback:
+    """Close the open bucket when it is full."""
+    began = arm.since if lookback.bucket is None else lookback.bucket
+    # A millisecond of tolerance: ticks a minute apart are never exactly a minute apart.
+    if now < began + settings.step - 0.001 or lookback.final:
+        return lookback
+    own, other = _values(arm, began), _values(stable, began)
+    names = [metric.name for metric in settings.metrics]
+    return msgspec.structs.replace(
+        lookback,
+        bucket=now,
+        arm={name: (*lookback.arm.get(name, ()), own.get(name))[-MOST_BUCKETS:] for name in names},
+        stable={name: (*lookback.stable.get(name, ()), other.get(name))[-MOST_BUCKETS:] for name in names},
+    )
+
+
+def assess(lookback: Lookback, arm: Series, now: float, settings: AnalysisSettings) -> Lookback:
+    """Score when the next interval is over."""
+    since = arm.since if lookback.scored_at is None else lookback.scored_at
+    if now < since + settings.interval - 0.001 or lookback.final:
+        return lookback
+    found = analyse(lookback.arm, lookback.stable, settings)
+    last = now >= arm.since + settings.lifetime - 0.001
+    kind = _kind(found, last)
+    details = "; ".join(f"{result.metric} {result.classification} ({result.why})" for result in found.results)
+    data = {"score": found.score, "summary": found.summary, "groups": found.groups}
+    why = f"{arm.version}: {found.summary}, {found.why}: {details}"
+    return msgspec.structs.replace(
+        lookback, scored_at=now, kind=kind, why=why, data=data, final=last or kind == "rollback"
+    )
+
+
+def analyse(
+    arm: dict[str, tuple[float | None, ...]], stable: dict[str, tuple[float | None, ...]], settings: AnalysisSettings
+) -> Score:
+    """Score values by metric. A metric that neither version ever reported is left out, unless it must have data."""
+    metrics = [
+        metric
+        for metric in settings.metrics
+        if metric.must_have_data
+        or any(v is not None for v in (*arm.get(metric.name, ()), *stable.get(metric.name, ())))
+    ]
+    results = [classify(metric, arm.get(metric.name, ()), stable.get(metric.name, ())) for metric in metrics]
+    groups = {group for metric in metrics for group in metric.groups}
+    weights = {group: weight for group, weight in settings.weights.items() if group in groups}
+    return score(metrics, results, weights, marginal=settings.marginal, passing=settings.passing)
+
+
+def _kind(found: Score, last: bool) -> str:
+    if found.summary == "Fail":
+        return "rollback"
+    if found.summary == "Nodata":
+        return "inconclusive" if last else "hold"
+    if found.summary == "Pass":
+        return "promote"
+    return "rollback" if last else "hold"
+
+
+def _values(series: Series, began: float) -> dict[str, float | None]:
+    """Return one value a metric of the readings since `began`; None for what was not measured."""
+    seen = window(series.samples, began)
+    if seen is None or not seen.requests:
+        return {}
+    slow = quantile(seen.latency, 0.99)
+    return {"error_rate": seen.error_rate, "latency_p99": slow[0] if slow else None}

@@ -180,7 +180,10 @@ class TestDeploy:
         plan = {"name": "production", "judge": "oracle"}
         decision = look(environment({"1.3": 10_000}), deploy(plan=plan), weights={"1.3": 10_000})
         failed = decision.state.releases["production-9"]
-        assert (failed.status, failed.reason) == ("failed", f"there is no judge `oracle`; there are {', '.join(JUDGES)}")
+        assert (failed.status, failed.reason) == (
+            "failed",
+            f"there is no judge `oracle`; there are {', '.join(JUDGES)}",
+        )
         assert decision.state.plan.judge == "threshold"
 
     def test_the_stable_version_again_is_promoted_at_once(self) -> None:

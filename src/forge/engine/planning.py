@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from forge.core.pipeline.assemble import Sources
-from forge.core.pipeline.document import MAX_BYTES, Document, read
+from forge.core.pipeline.document import MAX_BYTES, Document, examine
 from forge.core.pipeline.outline import PlanDocument, plan_document
 from forge.core.pipeline.resolve import NO_SOURCE, diagnose_environments, in_order, resolve
 from forge.core.pipeline.resolve import diagnose as diagnose_sources
@@ -52,8 +52,15 @@ def diagnose(path: Path) -> list[Diagnostic]:
 def _all(sources: Sources | None, unread: list[Diagnostic]) -> list[Diagnostic]:
     """Join what cannot be read with what is wrong in the rest, without what only follows from the former."""
     found = diagnose_sources(sources) if sources else []
-    follows = {"unknown-environment", "unknown-template"} if unread else set()
-    return in_order(unread + [one for one in found if one.code not in follows])
+    follows = {"unknown-environment", "unknown-template"} if sources is None or _lost(unread) else set()
+    lines = {(one.file, one.line) for one in unread}
+    rest = [one for one in found if one.code not in follows and (one.file, one.line) not in lines]
+    return in_order(unread + rest)
+
+
+def _lost(unread: list[Diagnostic]) -> bool:
+    """Whether whole files are missing, so that what they define is unknown."""
+    return any(one.code not in {"duplicate-key", "scalar", "key"} for one in unread)
 
 
 def read_sources(path: Path, root: Path) -> tuple[Sources | None, list[Diagnostic]]:
@@ -74,10 +81,12 @@ def read_sources(path: Path, root: Path) -> tuple[Sources | None, list[Diagnosti
 def _document(path: Path, root: Path, problems: list[Diagnostic]) -> Document | None:
     name = shown(path, root)
     try:
-        return read(_content(path, name), name)
+        document, unread = examine(_content(path, name), name)
     except InvalidConfiguration as wrong:
         problems.extend(wrong.diagnostics)
-    return None
+        return None
+    problems.extend(unread)
+    return document
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -227,3 +227,11 @@ def test_the_examples_are_valid():
     for path in (Path(__file__).parents[3] / "examples").glob("*/forge/pipeline.yaml"):
         assert diagnose(path) == [], path
         assert plan_document(load(Project(path.parents[1]))).jobs
+
+
+def test_a_key_that_is_there_twice_hides_nothing_else(project: Project):
+    text = "jobs:\n  a:\n    retry: 022\n    steps: [{rum: x}]\n  a:\n    steps: []\n  b: {depends_on: c, steps: [{run: x}]}\n"
+    write(project, pipeline=text)
+    found = [(one.code, one.line) for one in problems(project)]
+    assert found == [("scalar", 3), ("unknown-key", 4), ("duplicate-key", 5), ("unknown-job", 7)]
+    assert [(one.code, one.line) for one in diagnose(project.pipeline)] == found

@@ -109,6 +109,18 @@ def diagnostic_at(
 
 def read(text: str | bytes, file: str) -> Document:
     """Return the document of a file's content. Raises InvalidConfiguration with every problem in the YAML."""
+    document, problems = examine(text, file)
+    if problems:
+        raise InvalidConfiguration(tuple(problems))
+    return document
+
+
+def examine(text: str | bytes, file: str) -> tuple[Document, list[Diagnostic]]:
+    """Return the document and what is wrong with single keys and values of it, so that the rest can be checked too.
+
+    Of a key that is there twice the first counts; a value that cannot be read is empty. Raises InvalidConfiguration
+    when there is no document at all: broken YAML, too much of it, or none.
+    """
     decoded = _decode(text, file)
     lines = tuple(decoded.splitlines())
     problems: list[Diagnostic] = []
@@ -118,9 +130,7 @@ def read(text: str | bytes, file: str) -> Document:
         data = _plain(root, problems, budget, 0, (file, lines))
     except TooMuchError as bomb:
         raise InvalidConfiguration((diagnostic_at(file, lines, bomb.span, "too-large", str(bomb)),)) from None
-    if problems:
-        raise InvalidConfiguration(tuple(problems))
-    return Document(file, lines, root, data)
+    return Document(file, lines, root, data), problems
 
 
 def _decode(text: str | bytes, file: str) -> str:

@@ -88,6 +88,8 @@ class DeployConfig(msgspec.Struct, frozen=True):
     routes: tuple[Route, ...] = ()
     wait: bool = True
     timeout: float | None = None
+    fix: bool = False
+    """It mends something: it may start while the error budget is empty."""
 
 
 class VerifyConfig(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
+from forge.core.release.policing import held_growth, policy_of
+from forge.core.release.policing import words as policy_words
 from forge.core.release.progress import next_step, pause, promote
 from forge.core.release.releases import start_deploy, start_restore
 from forge.core.release.rollback import begin_rollback, choose_target
@@ -47,14 +49,21 @@ def _deploy(tick: Tick, command: Command) -> None:
 
 
 def _promote(tick: Tick, command: Command) -> None:
+    if command.payload.get("override") and _override_queued(tick, command):
+        return
     releases = [release for release in _chosen(tick, command) if release.status not in {"queued", "rolling_back"}]
     if not releases:
-        _refuse(tick, command, "no release is under way that could be promoted")
+        held = [f"{release.id} waits for {release.waits_for}" for release in tick.queued if release.held_by]
+        words = f": {'; '.join(held)}; pass its gates with --override and a reason" if held else ""
+        _refuse(tick, command, f"no release is under way that could be promoted{words}")
         return
     if len(releases) > 1:
         _refuse(tick, command, f"several releases are under way, name one: {', '.join(r.id for r in releases)}")
         return
     release = releases[0]
+    if _kept_by_policy(tick, command, release):
+        return
+    release = tick.state.releases[release.id]
     full = bool(command.payload.get("full")) or release.step >= len(release.strategy.steps)
     _note(tick, command, release, "promoted by hand" + (", all the way" if full else ", on to the next step"))
     if full:
@@ -63,6 +72,40 @@ def _promote(tick: Tick, command: Command) -> None:
         _refuse(tick, command, f"{release.id} is still starting, there is no step to leave: {release.waits_for}")
     else:
         next_step(tick, release)
+
+
+def _override_queued(tick: Tick, command: Command) -> bool:
+    """Let releases that wait for gates pass them; True when that was all that was asked."""
+    wanted = str(command.payload.get("release", "") or "")
+    held = [release for release in tick.queued if release.held_by and wanted in {"", release.id}]
+    if not held or (not wanted and tick.active):
+        return False
+    if len(held) > 1:
+        _refuse(tick, command, f"several releases wait, name one: {', '.join(release.id for release in held)}")
+        return True
+    _override(tick, command, held[0])
+    return True
+
+
+def _override(tick: Tick, command: Command, release: ReleaseState) -> ReleaseState:
+    reason = str(command.payload["override"])
+    passing = replace(release, override=f"{command.actor or 'somebody'}: {reason}")
+    tick.put(passing)
+    tick.say("policy_overridden", f"{release.id}: {command.actor or 'somebody'} lets it pass the policy: {reason}",
+             release=release.id, actor=command.actor, reason=reason, held_by=list(release.held_by))  # fmt: skip
+    return passing
+
+
+def _kept_by_policy(tick: Tick, command: Command, release: ReleaseState) -> bool:
+    """Whether a gate keeps a release that a person wants to go on; with `override` it passes."""
+    holds = held_growth(tick, release)
+    if holds and command.payload.get("override"):
+        _override(tick, command, release)
+        return False
+    if holds:
+        words = f"{release.id} waits for {policy_words(holds)}; pass it with --override and a reason"
+        _refuse(tick, command, words)
+    return bool(holds)
 
 
 def _promote_fully(tick: Tick, command: Command, release: ReleaseState) -> None:
@@ -101,6 +144,9 @@ def _resume(tick: Tick, command: Command) -> None:
 def _resume_one(tick: Tick, release: ReleaseState, command: Command) -> None:
     if release.status != "paused":
         return
+    if release.paused_by == "strategy" and _kept_by_policy(tick, command, release):
+        return
+    release = tick.state.releases[release.id]
     _note(tick, command, release, "resumed")
     at_end = release.step >= len(release.strategy.steps)
     if release.paused_by == "strategy" and at_end:
@@ -169,7 +215,7 @@ def _retry(tick: Tick, command: Command) -> None:
         _refuse(tick, command, "there is no release that ended without success and could be tried again")
         return
     old = ended[-1]
-    request = DeployConfig(tick.state.name, version=old.version, strategy=old.strategy, routes=old.routes)
+    request = DeployConfig(tick.state.name, version=old.version, strategy=old.strategy, routes=old.routes, fix=old.fix)
     key = str(command.payload.get("key", "") or "")
     start_deploy(
         tick,
@@ -184,6 +230,11 @@ def _retry(tick: Tick, command: Command) -> None:
 
 def _approve(tick: Tick, command: Command) -> None:
     waiting = [release for release in _chosen(tick, command) if release.status == "waiting_approval"]
+    wanted = str(command.payload.get("release", "") or "")
+    held = [release for release in tick.queued if "approval" in release.held_by and wanted in {"", release.id}]
+    if held and not waiting:
+        _approve_start(tick, command, held)
+        return
     if not waiting:
         _refuse(tick, command, "no release waits for an approval")
     for release in waiting:
@@ -195,6 +246,22 @@ def _approve(tick: Tick, command: Command) -> None:
         elif command.actor not in release.votes:
             tick.put(replace(release, votes=(*release.votes, command.actor)))
             _note(tick, command, release, f"approved ({len(release.votes) + 1} of {approval.required})")
+
+
+def _approve_start(tick: Tick, command: Command, held: list[ReleaseState]) -> None:
+    """Say yes to the start of a queued release, as the environment's policy asks for."""
+    rule = policy_of(tick).approvals
+    if len(held) > 1 or rule is None:
+        _refuse(tick, command, f"several releases wait, name one: {', '.join(release.id for release in held)}")
+        return
+    release = held[0]
+    if rule.approvers and command.actor not in rule.approvers:
+        _refuse(tick, command, f"{command.actor} is not one of {', '.join(rule.approvers)}")
+    elif not rule.allow_self and command.actor == release.actor:
+        _refuse(tick, command, f"{command.actor} asked for {release.id}; another person has to approve it")
+    elif command.actor not in release.votes:
+        tick.put(replace(release, votes=(*release.votes, command.actor)))
+        _note(tick, command, release, f"approved ({len(release.votes) + 1} of {rule.required})")
 
 
 def _look(_tick: Tick, _command: Command) -> None:

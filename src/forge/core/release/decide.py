@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from forge.core.release import policing
 from forge.core.release.commands import obey
-from forge.core.release.fulfil import note_outcomes, route_traffic, settled, size_versions, tidy, wishes
+from forge.core.release.fulfil import in_effect, note_outcomes, route_traffic, settled, size_versions, tidy, wishes
 from forge.core.release.judging import judge_arms
 from forge.core.release.observe import absorb
 from forge.core.release.progress import advance, begin_traffic, note_holds
@@ -34,6 +35,7 @@ def decide(
     tick = Tick(state, observation, now)
     if not state.down:
         absorb(tick)
+        policing.keep_books(tick)
     note_outcomes(tick, outcomes)
     for command in commands:
         obey(tick, command)
@@ -42,6 +44,7 @@ def decide(
         why = "; ".join(event.message for event in tick.events) or f"{state.name} is down"
         return Decision(tick.state, (), tuple(tick.events), None if tick.state.down else now, why=why)
     admit(tick)
+    policing.go_carefully(tick)
     judge_arms(tick)
     note_holds(tick)
     advance(tick)
@@ -52,8 +55,16 @@ def decide(
     tidy(tick)
     forget_old(tick)
     why = "; ".join(event.message for event in tick.events) or _waiting(tick)
-    wake_at = None if settled(tick) else now + INTERVAL
-    return Decision(tick.state, tuple(tick.actions), tuple(tick.events), wake_at, why=why)
+    return Decision(tick.state, tuple(tick.actions), tuple(tick.events), _next_look(tick), why=why)
+
+
+def _next_look(tick: Tick) -> float | None:
+    """When to look again: soon while anything is under way, else when a gate can open by itself."""
+    if settled(tick):
+        return policing.rest(tick)
+    if not tick.active and in_effect(tick) and all(release.held_by for release in tick.queued):
+        return policing.next_look(tick)
+    return tick.now + INTERVAL
 
 
 def _waiting(tick: Tick) -> str:

@@ -94,8 +94,11 @@ def note_outcomes(tick: Tick, outcomes: tuple[Outcome, ...]) -> None:
 
 def settled(tick: Tick) -> bool:
     """Whether nothing is under way and the world is as it was asked to be, so that nobody needs to look."""
-    if tick.active or tick.queued:
-        return False
+    return not tick.active and not tick.queued and in_effect(tick)
+
+
+def in_effect(tick: Tick) -> bool:
+    """Whether the world is as it was asked to be."""
     if tick.state.traffic is not None and tick.state.observed != tick.asked:
         return False
     versions = tick.state.versions.items()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from forge.core.release import harm
+from forge.core.policy.gates import Gate
+from forge.core.release import harm, policing
 from forge.core.release.judging import needs_data, warm_at
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import promoted
@@ -131,6 +132,12 @@ def _progressing(tick: Tick, release: ReleaseState) -> None:
     held = hold_reason(tick, release)
     if held:
         _hold(tick, release, held)
+    elif policy := policing.held_growth(tick, release):
+        _held_by_policy(tick, release, policy)
+    elif release.held_by:
+        tick.put(replace(release, held_by=(), waits_for="", earliest=None))
+        tick.say("gates_passed", f"{release.id}: goes on, {', '.join(release.held_by)} passed", release=release.id)
+        _progressing(tick, tick.state.releases[release.id])
     elif release.strategy.name == "rolling":
         _rolling(tick, release)
     elif release.step < len(release.strategy.steps):
@@ -147,6 +154,18 @@ def _hold(tick: Tick, release: ReleaseState, held: str) -> None:
         pause(tick, release, "forge", f"{held}; neither good nor bad, so a person decides: resume or abort")
         return
     wait(tick, release, f"holds, waits for {held}; pauses in {format_duration(until - tick.now)}")
+
+
+def _held_by_policy(tick: Tick, release: ReleaseState, policy: tuple[Gate, ...]) -> None:
+    """Stay at the present weight until the gates open; a person passes them with a reason."""
+    names = tuple(gate.name for gate in policy)
+    if release.held_by != names:
+        release = replace(release, held_by=names)
+        tick.put(release)
+        tick.say("release_held", f"{release.id} stays where it is and waits for {policing.words(policy)}",
+                 release=release.id, gates={gate.name: gate.data for gate in policy})  # fmt: skip
+    earliest = None if any(gate.earliest is None for gate in policy) else max(gate.earliest or 0.0 for gate in policy)
+    wait(tick, release, policing.words(policy), earliest)
 
 
 def _rolling(tick: Tick, release: ReleaseState) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from forge.core.judge.registry import JUDGES
+from forge.core.release.policing import held_at_start, note_start, unreadable
 from forge.core.release.rollback import Target, begin_rollback
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, VersionState
 from forge.core.release.tick import Tick, takes_over
@@ -27,10 +28,13 @@ def start_deploy(
         return
     release = ReleaseState(
         id=_next_id(tick), version=version.id, strategy=request.strategy, actor=actor, run=run, key=key,
-        created_at=tick.now, routes=tuple(replace(route, version=version.id) for route in request.routes),
+        created_at=tick.now, routes=tuple(replace(route, version=version.id) for route in request.routes), fix=request.fix,
     )  # fmt: skip
     if plan.judge not in JUDGES:
         _end_at_once(tick, release, "failed", f"there is no judge `{plan.judge}`; there are {', '.join(JUDGES)}")
+        return
+    if problem := unreadable(plan.policy):
+        _end_at_once(tick, release, "failed", f"the policy of {plan.name} cannot be read: {problem}")
         return
     tick.change(plan=plan)
     known = tick.version(version.id)
@@ -44,8 +48,8 @@ def start_deploy(
         "release_accepted", f"{release.id}: {version.id} by {release.strategy.name}, asked for by {actor or 'nobody'}",
         release=release.id, version=version.id, strategy=release.strategy.name,
     )  # fmt: skip
-    if tick.state.plan.policy.get("on_overlap") == "supersede":
-        _supersede(tick, release)
+    if not held_at_start(tick, release):
+        _take_precedence(tick, release)
 
 
 def start_restore(tick: Tick, target: Target, *, actor: str, reason: str, key: str = "") -> None:
@@ -59,6 +63,7 @@ def start_restore(tick: Tick, target: Target, *, actor: str, reason: str, key: s
         status="promoting", previous=tick.state.stable, reason=reason,
     )  # fmt: skip
     tick.put(release)
+    _keep(tick, target.version)
     tick.change_version(tick.state.stable, faulted=reason)
     tick.say(
         "rollback_started",
@@ -68,10 +73,26 @@ def start_restore(tick: Tick, target: Target, *, actor: str, reason: str, key: s
     )  # fmt: skip
 
 
+def _keep(tick: Tick, version: str) -> None:
+    """Take back a removal that was asked for: the version is needed after all.
+
+    It is asked for anew under a newer generation, and counts as ready when it was seen after that.
+    """
+    known = tick.version(version)
+    if known is not None and known.removing_since is not None:
+        tick.change_version(version, removing_since=None, wanted=0, seen=None, ensured_at=0.0)
+
+
 def admit(tick: Tick) -> None:
     """Start queued releases in order of arrival, as many as policy allows; the others say what they wait for."""
     blocked = ""
-    for release in tick.queued:
+    for queued in tick.queued:
+        before = queued.held_by
+        if held_at_start(tick, queued):
+            continue  # its own gates keep it, so it keeps nobody else
+        release = tick.state.releases[queued.id]
+        if before:
+            _take_precedence(tick, release)
         blocked = blocked or _obstacle(tick, release)
         if blocked:
             if release.waits_for != blocked:
@@ -132,10 +153,14 @@ def _end_at_once(tick: Tick, release: ReleaseState, status: str, reason: str) ->
     tick.say(f"release_{status}", f"{release.id}: {reason}", release=release.id, version=release.version)
 
 
-def _supersede(tick: Tick, newer: ReleaseState) -> None:
-    """End older releases for a newer one, except those that already take stable's place: they finish."""
+def _take_precedence(tick: Tick, newer: ReleaseState) -> None:
+    """By policy, end older releases for a newer one, except those that already take stable's place: they finish."""
+    if tick.state.plan.policy.get("on_overlap") != "supersede":
+        return
+    names = list(tick.state.releases)
+    older = names[: names.index(newer.id)]
     for release in [*tick.queued, *tick.active]:
-        if release.id == newer.id or release.status == "rolling_back" or takes_over(release):
+        if release.id not in older or release.status == "rolling_back" or takes_over(release):
             continue
         if release.kind == "deploy":
             begin_rollback(tick, release, "superseded", f"superseded by {newer.id} ({newer.version})")
@@ -181,6 +206,7 @@ def _start(tick: Tick, release: ReleaseState) -> None:
             previous=tick.state.stable, waits_for="",
         )
     )  # fmt: skip
+    note_start(tick, release)
     fresh: dict[str, object] = {"warm_until": None, "faulted": "", "failures": 0, "problem": "", "unready_since": None}
     tick.change_version(release.version, **fresh)
     beside = f" beside {tick.state.stable}" if tick.state.stable else ", the first version here"

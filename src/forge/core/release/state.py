@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from forge.core.policy.budget import Ledger
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.model.traffic import ReplicaCount, Route, Sample, TrafficTable, Version
@@ -112,6 +113,12 @@ class ReleaseState(msgspec.Struct, frozen=True):
     """When a person last resumed it: patience counts from here."""
     note: str = ""
     """What the promotion could not know, for example that there was no request."""
+    fix: bool = False
+    """It mends something: an empty error budget does not keep it."""
+    override: str = ""
+    """Why a person let it pass freezes, windows, the rate of releases and the error budget."""
+    held_by: tuple[str, ...] = ()
+    """The policy gates that keep it from starting, or from growing."""
 
 
 class EnvironmentState(msgspec.Struct, frozen=True):
@@ -141,5 +148,9 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     """What the router said when it refused the last table."""
     down: bool = False
     """Taken down by a person: nothing is looked at or asked for until a person or a release needs it again."""
+    ledger: Ledger = Ledger()
+    """Requests and errors of the whole environment, kept when its policy has an objective (`slo`)."""
+    release_starts: tuple[float, ...] = ()
+    """When the last releases started, as many as the policy's rate of releases needs."""
     signals_state: dict[str, Any] = {}
     """What the reader of the signals needs to go on without a jump after a restart."""

@@ -16,6 +16,7 @@ import msgspec
 
 from forge.core.release.arms import Goal
 from forge.core.release.capacity import replicas_for
+from forge.core.release.policing import held_growth
 from forge.core.release.state import ReleaseState
 from forge.core.release.tick import MOVERS, Tick
 from forge.model.strategy import Strategy
@@ -85,6 +86,8 @@ def _canary(tick: Tick, release: ReleaseState) -> Wish:
         first = next((step.weight for step in release.strategy.steps if step.weight is not None), None)
         return Wish(Goal(release.version), full if first is None else max(1, replicas_for(first, full)))
     weight = weight_at(release.strategy, release.step)
+    if held_growth(tick, release):
+        weight = min(weight, tick.asked.get(release.version, 0))
     return Wish(Goal(release.version, weight), max(1, replicas_for(weight, full), _wanted(tick, release)))
 
 

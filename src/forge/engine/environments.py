@@ -16,6 +16,7 @@ from forge.adapters.targets.registry import OpenEnvironment, Opener, open_enviro
 from forge.core.release.decide import decide
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.engine.project import Project
+from forge.engine.recording import Recorder
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.model.errors import CorruptData, DependencyFailed, ForgeError
 from forge.model.plan import EnvironmentPlan
@@ -53,6 +54,7 @@ class EnvironmentMachine:
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._newest: dict[tuple[str, str], int] = {}
         self._dumped: dict[str, frozenset[str]] = {}
+        self._recorders: dict[str, Recorder] = {}
 
     @staticmethod
     def load(record: Record) -> EnvironmentState:
@@ -114,6 +116,19 @@ class EnvironmentMachine:
     ) -> Decision[EnvironmentState]:
         """Call the pure core."""
         return decide(state, observation, commands, outcomes, now)
+
+    def record(
+        self,
+        before: EnvironmentState,
+        observation: Observation,
+        commands: tuple[Command, ...],
+        outcomes: tuple[Outcome, ...],
+        now: float,
+        decision: Decision[EnvironmentState],
+    ) -> bytes:
+        """Return what goes on record of this decision. See Recorder."""
+        recorder = self._recorders.setdefault(before.name, Recorder())
+        return recorder.record(before, observation, commands, outcomes, now, decision)
 
     async def perform(self, action: Action, state: EnvironmentState, claim: Claim) -> Outcome:
         """Hand an action to target or router under the environment's fencing token."""

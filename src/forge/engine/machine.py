@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.store.contract import Claim, Record
@@ -35,3 +35,20 @@ class MachineKind(Protocol):
     async def perform(self, action: Action, state: Any, claim: Claim) -> Outcome:
         """Do an action, idempotent under its key. Cancelling the task must stop what it does.
         An exception becomes an outcome `error` with its message."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A kind whose decisions go on record with all that they were made on."""
+
+    def record(
+        self,
+        before: Any,
+        observation: Any,
+        commands: tuple[Command, ...],
+        outcomes: tuple[Outcome, ...],
+        now: float,
+        decision: Decision[Any],
+    ) -> bytes:
+        """Return what is to be written with this tick in the chain of decisions; empty: nothing. Called for every
+        tick, just before it is written; if the write then fails, the next tick begins with a state read anew."""

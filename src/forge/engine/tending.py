@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from forge.engine.machine import MachineKind
+from forge.engine.machine import MachineKind, Recording
 from forge.model.decision import Action, Command, Decision, Event, Outcome
 from forge.model.errors import DependencyFailed, StaleLease
 from forge.store.clocks import steady
@@ -207,7 +207,8 @@ class Tending:
         try:
             observation = await self._observe(now)
             fresh, recorded = tuple(self._fresh), tuple(self._recorded)
-            decision = self._kind.decide(self._state, observation, commands, recorded + fresh, now)
+            outcomes = recorded + fresh
+            decision = self._kind.decide(self._state, observation, commands, outcomes, now)
             status, head, parts = self._kind.dump(decision.state)
         except (DependencyFailed, asyncio.CancelledError) as error:
             if isinstance(error, StaleLease | asyncio.CancelledError):
@@ -219,6 +220,7 @@ class Tending:
             self._lost = self._lost or not self._stopping
             self._told = True
             return False
+        record = self._on_record(observation, commands, outcomes, now, decision)
         write = Write(
             status=status,
             head=head,
@@ -231,8 +233,25 @@ class Tending:
             wake_at=decision.wake_at,
             cancel=tuple(key for key in decision.cancel if key not in self._cancelled),
             start=True,
+            decision=record,
         )
         return await self._write(write, decision)
+
+    def _on_record(
+        self,
+        observation: Any,
+        commands: tuple[Command, ...],
+        outcomes: tuple[Outcome, ...],
+        now: float,
+        decision: Decision[Any],
+    ) -> bytes:
+        """Return what goes into the chain of decisions: nothing is done that is not on record."""
+        if not isinstance(self._kind, Recording):
+            return b""
+        try:
+            return self._kind.record(self._state, observation, commands, outcomes, now, decision)
+        except Exception as error:
+            raise BrainFailed(f"the decision cannot be put on record: {_words(error)}") from error
 
     async def _write(self, write: Write, decision: Decision[Any]) -> bool:
         """Write the decision if it changes anything, then act on it."""
@@ -253,7 +272,7 @@ class Tending:
             record is None
             or (record.status, record.head) != (write.status, write.head)
             or bool(write.parts or write.actions or write.events or write.consumed)
-            or bool(write.settled or write.outcomes or write.cancel)
+            or bool(write.settled or write.outcomes or write.cancel or write.decision)
         )
 
     def _remember(self, write: Write) -> None:

@@ -58,6 +58,8 @@ class Write(msgspec.Struct, frozen=True):
     """Keys of intents that are asked to stop, so that a worker that takes over knows it too."""
     start: bool = False
     """Mark the new intents as under way at once: the writer performs them right after."""
+    decision: bytes = b""
+    """The record of what was decided on what, for the chain of decisions; empty: none."""
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -79,6 +81,17 @@ class StoredEvent(msgspec.Struct, frozen=True):
     machine: str
     at: float
     event: Event
+    previous: str
+    hash: str
+
+
+class StoredDecision(msgspec.Struct, frozen=True):
+    """A record in the hash-chained log of decisions; `body` is for whoever wrote it."""
+
+    seq: int
+    machine: str
+    at: float
+    body: bytes
     previous: str
     hash: str
 
@@ -176,6 +189,16 @@ class Log(Protocol):
         """Return the seq of the first record that does not fit the chain, or None when all do."""
 
 
+class Decisions(Protocol):
+    """The hash-chained log of what was decided on what. Written by `Machines.write`."""
+
+    async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 200) -> list[StoredDecision]:
+        """Return records in order."""
+
+    async def verify(self) -> int | None:
+        """Return the seq of the first record that does not fit the chain, or None when all do."""
+
+
 class Documents(Protocol):
     """Small immutable or versioned JSON documents: plans by digest, artifact records, environment facts."""
 
@@ -221,6 +244,10 @@ class Store(Protocol):
     @property
     def log(self) -> Log:
         """See Log."""
+
+    @property
+    def decisions(self) -> Decisions:
+        """See Decisions."""
 
     @property
     def documents(self) -> Documents:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from forge.model.errors import UsageError
 from forge.store.contract import Store
+from forge.store.decisions import DatabaseDecisions
 from forge.store.documents import DatabaseDocuments
 from forge.store.inbox import DatabaseInbox
 from forge.store.intents import DatabaseIntents
@@ -45,6 +46,7 @@ class DatabaseStore:
         self.intents = DatabaseIntents(database)
         self.inbox = DatabaseInbox(database)
         self.log = DatabaseLog(database)
+        self.decisions = DatabaseDecisions(database)
         self.documents = DatabaseDocuments(database)
         self.slots = DatabaseSlots(database)
 

@@ -17,7 +17,7 @@ from forge.store import tables as t
 from forge.store.contract import StoredEvent
 from forge.store.statements import Database, Row, Statement, Transaction, add
 
-_HEAD = Statement(select(t.log_head.c.seq, t.log_head.c.hash, t.now()).with_for_update())
+_HEAD = Statement(select(t.log_head.c.seq, t.log_head.c.hash, t.now()).where(t.log_head.c.id == 1).with_for_update())
 _MOVE_HEAD = Statement(
     update(t.log_head)
     .where(t.log_head.c.id == 1)
@@ -34,7 +34,7 @@ _EVENTS = (
 )
 _READ = Statement(_EVENTS)
 _READ_MACHINE = Statement(_EVENTS.where(t.events.c.machine == bindparam("machine")))
-_PEEK = Statement(select(t.log_head.c.seq, t.log_head.c.hash))
+_PEEK = Statement(select(t.log_head.c.seq, t.log_head.c.hash).where(t.log_head.c.id == 1))
 
 _decode = msgspec.json.Decoder(Event).decode
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlalchemy import Integer, bindparam, select, update
 
 from forge.model.decision import Event
-from forge.store import intents, leases, log
+from forge.store import decisions, intents, leases, log
 from forge.store import tables as t
 from forge.store.contract import Claim, Record, Write
 from forge.store.inbox import tell
@@ -215,6 +215,8 @@ class DatabaseMachines:
             intents.settle(transaction, claim, write.settled)
             new = intents.add_actions(transaction, claim, write.actions, started=write.start)
             intents.ask_to_stop(transaction, claim, write.cancel)
+            if write.decision:
+                decisions.append(transaction, claim.machine, write.decision)
             log.append(transaction, claim.machine, write.events)
             return new
 

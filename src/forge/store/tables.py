@@ -27,6 +27,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.functions import GenericFunction
 
 metadata = MetaData()
+"""The tables of the first version. A table that came later is in `later`, and has a step of its own below."""
+later = MetaData()
 
 # SQLite gives automatic numbers to INTEGER keys only.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -157,6 +159,21 @@ log_head = Table(
     Column("hash", Text, nullable=False),
 )
 
+DECISIONS_HEAD = 2
+"""The row of `log_head` that the chain of decisions ends in; row 1 is that of the events."""
+
+decisions = Table(
+    "decisions",
+    later,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("machine", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("decisions_by_machine", "machine", "seq"),
+)
+
 documents = Table(
     "documents",
     metadata,
@@ -219,5 +236,14 @@ def _create_everything(dialect: Dialect) -> list[str]:
     return statements
 
 
-MIGRATIONS = (_create_everything,)
+def _add_decisions(dialect: Dialect) -> list[str]:
+    """Return the statements that add the record of decisions."""
+    return [
+        str(CreateTable(decisions).compile(dialect=dialect)),
+        *(str(CreateIndex(index).compile(dialect=dialect)) for index in decisions.indexes),
+        f"INSERT INTO log_head (id, seq, hash) VALUES ({DECISIONS_HEAD}, 0, '')",  # noqa: S608 - a constant
+    ]
+
+
+MIGRATIONS = (_create_everything, _add_decisions)
 """Step n brings a database of version n to version n + 1. Never change one that was released; add another."""

@@ -210,7 +210,7 @@ class SqliteDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.create_function("forge_now", 0, self._clock)
             connection.create_function("forge_lease_now", 0, time.monotonic)
             _use_wal(connection)

@@ -128,6 +128,8 @@ class EnvironmentPlan(msgspec.Struct, frozen=True):
     signals: str = "envoy"
     signals_config: dict[str, Any] = {}
     judge: str = "threshold"
+    judge_config: dict[str, Any] = {}
+    """What is set of the judge, under the names of `core.judge.settings.SequentialSettings`."""
     policy: dict[str, Any] = {}
     """`max_arms` (how many versions beside stable, default 4), `on_overlap` ("overlap"|"queue"|"supersede")."""
 

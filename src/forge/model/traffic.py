@@ -38,6 +38,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     `latency` maps an upper bound in seconds to the cumulative count at or below it (`inf` last).
     `cpu_seconds` sums the version's replicas; `memory` is their largest resident size in bytes.
+    `groups` has (replica, requests, errors) for each replica, cumulative, where the source can tell them apart.
     """
 
     at: float
@@ -46,6 +47,7 @@ class Sample(msgspec.Struct, frozen=True):
     latency: tuple[tuple[float, int], ...] = ()
     cpu_seconds: float | None = None
     memory: int | None = None
+    groups: tuple[tuple[str, int, int], ...] = ()
 
 
 class Observation(msgspec.Struct, frozen=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from forge.core.judge.calibrate import FALLBACK, Calibration
 from forge.core.release.state import ReleaseState, Verdict
 from forge.model.traffic import Sample
 
@@ -14,13 +16,16 @@ class Series(msgspec.Struct, frozen=True):
     """The cumulative readings of one version, oldest first.
 
     `since` is from when they count (its first traffic plus the declared warm-up); `replicas` is how many of
-    its replicas were ready at the last look.
+    its replicas were ready at the last look. `weights` are the basis points asked for and observed now (a change
+    closes blocks of evidence); `calibration` is what the service's own history says of its errors.
     """
 
     version: str
     samples: tuple[Sample, ...] = ()
     since: float = 0.0
     replicas: int = 0
+    weights: tuple[int, ...] = ()
+    calibration: Calibration = FALLBACK
 
 
 class Judge(Protocol):
@@ -39,3 +44,11 @@ class Judge(Protocol):
         self, state: dict[str, Any], release: ReleaseState, arm: Series, stable: Series, now: float
     ) -> tuple[Verdict, dict[str, Any]]:
         """Return the verdict on `arm` and the judge's next state."""
+
+
+@runtime_checkable
+class JudgesTogether(Protocol):
+    """A judge that also looks at all arms of an environment at once, after each has its own verdict."""
+
+    def finish(self, verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+        """Return the verdicts, by release, as they are when every other arm is thought of too."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 
+import msgspec
+
 from forge.core.judge.base import Judge
 from forge.core.judge.canary_analysis import MannWhitneyJudge
 from forge.core.judge.classic import NoJudge, ThresholdJudge
 from forge.core.judge.failure_limit import FailureLimitJudge
+from forge.core.judge.sequential import SequentialJudge
+from forge.core.judge.settings import SequentialSettings
 from forge.model.errors import UsageError
+from forge.model.plan import EnvironmentPlan
 
 JUDGES: dict[str, Judge] = {
+    "sequential": SequentialJudge(),
     "threshold": ThresholdJudge(),
     "failure_limit": FailureLimitJudge(),
     "mann_whitney": MannWhitneyJudge(),
@@ -27,3 +33,16 @@ def judge_named(name: str) -> Judge:
     raise UsageError(
         f"there is no judge `{name}`", hint=f"did you mean `{near[0]}`?" if near else f"the judges are {known}"
     )
+
+
+def judge_of(plan: EnvironmentPlan) -> Judge:
+    """Return the judge of an environment as its plan sets it. Raises UsageError for what cannot be set so."""
+    judge = judge_named(plan.judge)
+    if not plan.judge_config:
+        return judge
+    if plan.judge != "sequential":
+        raise UsageError(f"the judge `{plan.judge}` has nothing to set", hint="only `sequential` has settings")
+    try:
+        return SequentialJudge(msgspec.convert(plan.judge_config, SequentialSettings))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the settings of the judge `sequential` are wrong: {error}") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from forge.core.judge.base import Series
-from forge.core.judge.registry import judge_named
+from forge.core.judge.base import JudgesTogether, Series
+from forge.core.judge.quality import Quality, with_quality
+from forge.core.judge.registry import judge_of
 from forge.core.release import harm
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import start_restore
@@ -21,9 +22,14 @@ CRASHES = 3
 def judge_arms(tick: Tick) -> None:
     """Give every arm its verdict; a bad one begins to roll back in this tick."""
     harm.count(tick)
+    judged: dict[str, Verdict] = {}
     for release in tick.active:
         if release.status != "rolling_back" and not _gave_up(tick, release):
-            _judge(tick, release)
+            verdict = _judge(tick, release)
+            if verdict is not None:
+                judged[release.id] = verdict
+    for name, verdict in _together(tick, judged).items():
+        _conclude(tick, name, verdict)
     _watch_promoted(tick)
 
 
@@ -31,7 +37,7 @@ def needs_data(tick: Tick, release: ReleaseState) -> bool:
     """Whether missing data has to hold this release; not a rollback, and not one that a person promoted."""
     if release.kind == "rollback" or release.forced:
         return False
-    return judge_named(tick.state.plan.judge).needs_data(release)
+    return judge_of(tick.state.plan).needs_data(release)
 
 
 def warm_at(release: ReleaseState) -> float:
@@ -45,21 +51,41 @@ def series(tick: Tick, version: str, release: ReleaseState) -> Series:
     baseline = release.baseline
     if baseline is not None and version == release.version:
         samples = [baseline, *(sample for sample in samples if sample.at > baseline.at)]
-    return Series(version, tuple(samples), warm_at(release), tick.ready(version))
+    weights = (tick.asked.get(version, 0), tick.observed(version) or 0)
+    return Series(version, tuple(samples), warm_at(release), tick.ready(version), weights)
 
 
-def _judge(tick: Tick, release: ReleaseState) -> None:
+def _judge(tick: Tick, release: ReleaseState) -> Verdict | None:
+    """Return the judge's word on one arm and remember what it saw; None when there is nothing to judge."""
     if release.traffic_since is None or release.kind == "rollback":
-        return
-    if fresh_sample(tick, release.version) is None and judge_named(tick.state.plan.judge).needs_data(release):
-        return
+        return None
+    if fresh_sample(tick, release.version) is None and judge_of(tick.state.plan).needs_data(release):
+        if release.verdict is not None and "quality" in release.verdict.data:
+            quality: Quality = "stale" if release.version in (tick.observation.samples or {}) else "missing"
+            tick.put(replace(release, verdict=with_quality(release.verdict, quality)))
+        return None
     left = warm_at(release) - tick.now
     if left > 0:
-        verdict, memory = Verdict("hold", f"warming up for {format_duration(left)} more"), release.judge_state
-    else:
-        verdict, memory = _ask(tick, release)
+        return Verdict("hold", f"warming up for {format_duration(left)} more")
+    verdict, memory = _ask(tick, release)
+    tick.put(replace(release, judge_state=memory))
+    return verdict
+
+
+def _together(tick: Tick, judged: dict[str, Verdict]) -> dict[str, Verdict]:
+    """Let the judge look at all arms at once; one that could not be read now counts with what was known of it."""
+    judge = judge_of(tick.state.plan)
+    if not judged or not isinstance(judge, JudgesTogether):
+        return judged
+    beside = {r.id: r.verdict for r in tick.active if r.status != "rolling_back" and r.kind == "deploy" and r.verdict}
+    told = judge.finish({**beside, **judged})
+    return {name: told[name] for name in judged}
+
+
+def _conclude(tick: Tick, name: str, verdict: Verdict) -> None:
+    release = tick.state.releases[name]
     changed = release.verdict is None or release.verdict.kind != verdict.kind
-    release = replace(release, verdict=verdict, judge_state=memory)
+    release = replace(release, verdict=verdict)
     tick.put(release)
     if changed:
         tick.say("verdict", f"{release.id}: {verdict.kind}: {verdict.why}", release=release.id, **verdict.data)
@@ -68,7 +94,7 @@ def _judge(tick: Tick, release: ReleaseState) -> None:
 
 
 def _ask(tick: Tick, release: ReleaseState) -> tuple[Verdict, dict[str, object]]:
-    judge = judge_named(tick.state.plan.judge)
+    judge = judge_of(tick.state.plan)
     arm = series(tick, release.version, release)
     stable = series(tick, tick.state.stable, release)
     return judge.judge(release.judge_state, release, arm, stable, tick.now)

@@ -23,6 +23,7 @@ from forge.core.pipeline.schema_base import (
     plain,
     wrong,
 )
+from forge.core.pipeline.schema_policy import PolicyModel
 from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
 from forge.model.diagnostics import did_you_mean
 from forge.model.plan import EnvironmentPlan
@@ -165,14 +166,6 @@ class SignalModel(Named):
     envoy: SignalsModel = Field(default_factory=SignalsModel)
 
 
-class PolicyModel(Section):
-    """What holds between releases that overlap."""
-
-    title: ClassVar[str] = "policy"
-    max_arms: Positive = 4
-    on_overlap: Annotated[str, choice("overlap", "queue", "supersede")] = "overlap"
-
-
 class EnvironmentModel(Section):
     """One environment."""
 
@@ -190,5 +183,5 @@ class EnvironmentModel(Section):
             target_config=self.target.local.config(),
             router_config=self.router.envoy.config(),
             judge=self.judge,
-            policy={"max_arms": self.policy.max_arms, "on_overlap": self.policy.on_overlap},
+            policy=self.policy.plan(),
         )

@@ -149,6 +149,7 @@ class DeployModel(PaceModel):
     routes: list[RouteModel] = Field(default_factory=list)
     wait: Flag = True
     timeout: Timeout | None = None
+    fix: Flag = False
 
     @model_validator(mode="after")
     def _can_move(self) -> DeployModel:
@@ -166,6 +167,7 @@ class DeployModel(PaceModel):
             routes=tuple(route.route() for route in self.routes),
             wait=self.wait,
             timeout=self.timeout,
+            fix=self.fix,
         )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from forge.cli.main import app
 from forge.engine.planning import diagnose
+from forge.simulate.scenario import parse_story
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
@@ -56,6 +57,9 @@ def test_every_snippet_is_valid(tmp_path, name, text):
     if text.startswith("# forge/environments.yaml"):
         deploys = "jobs: {a: {steps: [{deploy: staging}, {deploy: production}]}}"
         found = problems(tmp_path, deploys, text)
+    elif text.startswith("# a scenario"):
+        parse_story(text, "scenario.yaml")
+        return
     elif text.startswith("# steps of a job"):
         found = problems(tmp_path, JOB + textwrap.indent(text, "      "), ENVIRONMENTS)
     else:

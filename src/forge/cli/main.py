@@ -12,13 +12,16 @@ import typer
 from forge.cli import (
     approvals,
     artifacts,
+    audit,
     doctor,
     environments,
+    explanations,
     initialise,
     pipeline,
     releases,
     runs,
     shell,
+    simulate,
 )
 from forge.cli.failures import explain
 from forge.cli.options import hoist
@@ -37,7 +40,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=f"The options above may also stand after the command.\n\nExit codes:\n{shell.EXIT_CODES}",
 )
-for room in (initialise, pipeline, runs, approvals, artifacts, releases, environments, doctor, shell):
+for room in (
+    initialise,
+    pipeline,
+    runs,
+    approvals,
+    artifacts,
+    releases,
+    explanations,
+    environments,
+    simulate,
+    doctor,
+    audit,
+    shell,
+):
     room.register(app)
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 SECTIONS = (
-    ("Describe", ("init", "lint", "plan", "graph", "schema")),
+    ("Describe", ("init", "lint", "plan", "graph", "schema", "simulate")),
     ("Run", ("run", "runs", "status", "logs", "approve", "reject", "cancel", "retry", "resume", "artifacts")),
-    ("Release", ("release", "rollback", "env")),
-    ("Forge itself", ("doctor", "completion", "version", "help")),
+    ("Release", ("release", "rollback", "explain", "env")),
+    ("Forge itself", ("doctor", "audit", "completion", "version", "help")),
 )
 
 

@@ -1,0 +1,115 @@
+"""Whole stories: what policies do in them, that a seed tells everything, and that the examples are true."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from msgspec.structs import replace
+
+from forge.cli.main import run_command
+from forge.model.strategy import Strategy, StrategyStep
+from forge.simulate.plot import svg
+from forge.simulate.policy import instructive_story
+from forge.simulate.run import simulate
+from forge.simulate.scenario import load_story
+from forge.simulate.story import Kind, Story
+from forge.simulate.versions import Behaviour
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples" / "simulations").glob("*.yaml"))
+STEPS = tuple(step for weight in (500, 2500) for step in (StrategyStep(weight=weight), StrategyStep(pause=60.0)))
+CANARY = Strategy("canary", STEPS)
+HOUR = 3600.0
+
+
+def one(behaviour: Behaviour, **changes) -> Story:
+    story = Story(seconds=HOUR, strategy=CANARY, kinds=(Kind(behaviour),), sequence=((60.0, 0),))
+    return replace(story, **changes)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_holds_the_invariants(path: Path) -> None:
+    report = simulate(load_story(path), checked=True)
+    assert report.totals.releases > 0
+    assert report.totals.unfinished == 0
+
+
+def test_the_same_seed_tells_the_same_story_and_another_one_another() -> None:
+    story = replace(instructive_story(), seconds=4 * 86_400.0)
+    assert simulate(story, 3) == simulate(story, 3)
+    assert simulate(story, 3).totals != simulate(story, 4).totals
+
+
+def test_a_good_version_is_promoted_and_an_outage_is_caught() -> None:
+    good = simulate(one(Behaviour()), checked=True)
+    assert [told.outcome for told in good.releases] == ["promoted"]
+    assert abs(good.totals.excess_failed) < 20
+    bad = simulate(one(Behaviour(errors=1.0, bad=True, name="bad")), checked=True, traced=True)
+    (told,) = bad.releases
+    assert told.outcome == "caught"
+    assert told.failed == told.requests > 0
+    assert told.excess == pytest.approx(told.failed, rel=0.1)
+    assert told.counted_failed <= told.failed
+    assert bad.traced == told.id
+    assert bad.totals.detection_rate == 1.0
+
+
+def test_the_counts_of_forge_are_those_of_its_users() -> None:
+    """Forge reads counters as often as it looks; in the end it has counted every request of the release."""
+    (told,) = simulate(one(Behaviour(errors=0.02, bad=True)), checked=True).releases
+    assert told.outcome == "missed"
+    assert told.counted_failed == pytest.approx(told.failed, abs=10)
+
+
+def test_a_version_that_never_gets_ready_costs_nobody_anything() -> None:
+    for behaviour in (Behaviour(crash_loops=True, bad=True), Behaviour(unready=1.0, bad=True)):
+        (told,) = simulate(one(behaviour), checked=True).releases
+        assert (told.outcome, told.requests) == ("caught", 0)
+
+
+def test_a_month_takes_less_than_a_minute() -> None:
+    began = time.process_time()
+    report = simulate(instructive_story())
+    assert time.process_time() - began < 60
+    assert report.days == 30
+    assert report.totals.releases > 40
+
+
+def test_the_picture_is_an_svg_with_every_release() -> None:
+    story = replace(instructive_story(), seconds=5 * 86_400.0)
+    report = simulate(story, traced=True)
+    picture = ET.fromstring(svg(report))
+    circles = [each for each in picture.iter() if each.tag.endswith("circle") and len(each)]
+    assert len(circles) == len(report.releases)
+    assert len([each for each in picture.iter() if each.tag.endswith("polyline")]) >= 4
+
+
+def test_the_command_prints_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = tmp_path / "out.svg"
+    example = str(ROOT / "examples" / "simulations" / "outage.yaml")
+    assert run_command(["simulate", example, "-o", "json", "--check", "--seed", "5", "--svg", str(drawn)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["seed"], told["checked"], told["totals"]["caught"]) == (5, True, 2)
+    assert drawn.read_text().startswith("<svg")
+    assert run_command(["simulate", example, "--releases", "1", "-o", "name"]) == 0
+    assert capsys.readouterr().out == "production-2\n"
+
+
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("lasts: 1h\nreleases: {evry: 1h}\n")
+    assert run_command(["simulate", str(tmp_path / "bad.yaml")]) == 2
+    assert "did you mean `every`?" in capsys.readouterr().err
+    assert run_command(["simulate", str(tmp_path / "none.yaml")]) == 2
+
+
+def test_without_a_file_the_project_s_own_policy_is_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["simulate", "--days", "1", "-C", str(ROOT / "examples" / "shop"), "-o", "json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert run_command(["simulate", "--days", "1", "-C", str(tmp_path), "-o", "json"]) == 0
+    default = json.loads(capsys.readouterr().out)
+    assert own["policy"] == default["policy"] == "canary"
+    assert own["releases"] != default["releases"]

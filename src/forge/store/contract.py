@@ -185,6 +185,9 @@ class Log(Protocol):
     async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """Return events in order."""
 
+    async def count(self) -> int:
+        """Return how many records there are, as the head of the chain says."""
+
     async def verify(self) -> int | None:
         """Return the seq of the first record that does not fit the chain, or None when all do."""
 
@@ -194,6 +197,9 @@ class Decisions(Protocol):
 
     async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 200) -> list[StoredDecision]:
         """Return records in order."""
+
+    async def count(self) -> int:
+        """Return how many records there are, as the head of the chain says."""
 
     async def verify(self) -> int | None:
         """Return the seq of the first record that does not fit the chain, or None when all do."""

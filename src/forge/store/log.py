@@ -81,6 +81,11 @@ class DatabaseLog:
             for seq, of, at, event, previous, digest in rows
         ]
 
+    async def count(self) -> int:
+        """Return how many records there are, as the head of the chain says."""
+        heads: list[Row] = await self._database.read(lambda transaction: transaction.run(_PEEK))
+        return int(heads[0][0]) if heads else 0
+
     async def verify(self) -> int | None:
         """Return the seq of the first record that does not fit the chain, or None when all do."""
         seq, previous = 0, ""

@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateTable
 
 from forge.model.errors import DependencyFailed
 from forge.store import tables
-from forge.store.statements import POSTGRESQL, Row
+from forge.store.statements import Row
 
 LATEST = len(tables.MIGRATIONS)
 
@@ -35,7 +35,7 @@ def version(query: Callable[[str], list[Row]], dialect: str = "sqlite") -> int:
 
 def migrate(query: Callable[[str], list[Row]], dialect: Dialect, execute: Callable[[str], Any]) -> None:
     """Run what is missing. Call it in a transaction under a lock: two may open the same new database at once."""
-    name = "postgresql" if dialect is POSTGRESQL else "sqlite"
+    name = dialect.name
     present = version(query, name)
     if present == 0 and not query(_EXISTS[name])[0][0]:
         execute(str(CreateTable(tables.schema).compile(dialect=dialect)))

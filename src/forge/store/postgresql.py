@@ -24,7 +24,7 @@ from forge.store import migrations
 from forge.store import tables as t
 from forge.store.clocks import steady
 from forge.store.lanes import Job, Lanes, forget_cancelled
-from forge.store.statements import POSTGRESQL, Row, Statement, Transaction
+from forge.store.statements import Row, Statement, Transaction, postgresql_dialect
 from forge.store.wakeups import Bell
 
 CONNECTIONS = 4
@@ -205,7 +205,7 @@ class PostgresqlDatabase:
 
             if migrations.version(query, "postgresql") != migrations.LATEST:
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-                migrations.migrate(query, POSTGRESQL, lambda text: connection.execute(cast("Any", text)))
+                migrations.migrate(query, postgresql_dialect(), lambda text: connection.execute(cast("Any", text)))
 
     def _told(self, wakes: bool, logs: bool) -> None:
         with contextlib.suppress(RuntimeError):

@@ -24,7 +24,7 @@ from forge.model.errors import DependencyFailed
 from forge.store import migrations
 from forge.store.clocks import wall
 from forge.store.lanes import Job, Lanes, forget_cancelled
-from forge.store.statements import SQLITE, Row, Statement, Transaction
+from forge.store.statements import Row, Statement, Transaction, sqlite_dialect
 from forge.store.wakeups import Bell
 
 BUSY_SECONDS = 30.0
@@ -202,7 +202,7 @@ class SqliteDatabase:
             if migrations.version(_schema_of(connection)) == migrations.LATEST:
                 return
             connection.execute("BEGIN IMMEDIATE")
-            migrations.migrate(_schema_of(connection), SQLITE, connection.execute)
+            migrations.migrate(_schema_of(connection), sqlite_dialect(), connection.execute)
             connection.execute("COMMIT")
         finally:
             _roll_back(connection)

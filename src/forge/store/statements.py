@@ -7,35 +7,64 @@ statements of a tick would cost more than the tick itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 from sqlalchemy import BindParameter, Table, Text, bindparam, insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
-
-SQLITE: Dialect = sqlite.dialect(paramstyle="named")
-POSTGRESQL: Dialect = postgresql.psycopg.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 Row = tuple[Any, ...]
 
 
-class Statement:
-    """One statement, as text for each database. All values are named parameters."""
+@cache
+def sqlite_dialect() -> Dialect:
+    """Return how SQLite's SQL is written."""
+    from sqlalchemy.dialects import sqlite
 
-    __slots__ = ("constants", "postgresql", "sqlite")
+    return sqlite.dialect(paramstyle="named")
+
+
+@cache
+def postgresql_dialect() -> Dialect:
+    """Return how PostgreSQL's SQL is written; loaded only where one is used, for it takes its time."""
+    from sqlalchemy.dialects import postgresql
+
+    dialect: Dialect = postgresql.psycopg.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+    return dialect
+
+
+class Statement:
+    """One statement, as text for each database, compiled when first used. All values are named parameters."""
 
     def __init__(self, element: ClauseElement | Callable[[Any], ClauseElement]) -> None:
         """Take an element, or a function of the dialect's `insert` for what standard SQL has no words for."""
-        if isinstance(element, ClauseElement):
-            for_sqlite = for_postgresql = element
-        else:
-            for_sqlite, for_postgresql = element(sqlite.insert), element(postgresql.insert)
-        compiled = for_sqlite.compile(dialect=SQLITE), for_postgresql.compile(dialect=POSTGRESQL)
-        self.sqlite, self.postgresql = map(str, compiled)
-        self.constants: dict[str, Any] = {}
-        for one in compiled:
-            self.constants |= {name: bind.value for name, bind in one.binds.items() if not bind.required}  # type: ignore[attr-defined]
+        self._element = element
+
+    @cached_property
+    def sqlite(self) -> str:
+        """The text for SQLite."""
+        return str(self._for_sqlite)
+
+    @cached_property
+    def postgresql(self) -> str:
+        """The text for PostgreSQL."""
+        from sqlalchemy.dialects import postgresql
+
+        element = self._element if isinstance(self._element, ClauseElement) else self._element(postgresql.insert)
+        return str(element.compile(dialect=postgresql_dialect()))
+
+    @cached_property
+    def constants(self) -> dict[str, Any]:
+        """The values that stand in the statement itself."""
+        return {name: bind.value for name, bind in self._for_sqlite.binds.items() if not bind.required}
+
+    @cached_property
+    def _for_sqlite(self) -> Any:
+        from sqlalchemy.dialects import sqlite
+
+        element = self._element if isinstance(self._element, ClauseElement) else self._element(sqlite.insert)
+        return element.compile(dialect=sqlite_dialect())
 
 
 class Transaction(Protocol):

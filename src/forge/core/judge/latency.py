@@ -17,7 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from forge.core.judge.evidence import LARGEST, LONGEST_HAZARD, relative_log_factor
+from forge.core.judge.calibrate import SHORTEST_HISTORY, Calibration, calibrate
+from forge.core.judge.evidence import LARGEST, LONGEST_HAZARD, Counts, relative_log_factor
 from forge.core.judge.windows import LARGEST as LARGEST_BOUND
 from forge.core.judge.windows import UNBOUNDED
 from forge.model.traffic import Sample
@@ -32,6 +33,8 @@ WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 HALF_LIVES = (math.inf, 60.0)
 """Two memories of the past in seconds: all of it, and the recent, which sees a late onset."""
 LEAST_TAIL, LARGEST_TAIL = 0.0005, 0.6
+LATENCY_FALLBACK = Calibration(5.0, 5.0)
+"""Without history."""
 ENOUGH = 500
 """Requests of stable after which `tails` chooses its bounds."""
 
@@ -162,6 +165,31 @@ def latency_log_e(state: LatencyEvidence) -> float:
     placed = math.fsum(map(math.fsum, state.tails)) / count if count else 0.5
     tails = math.log(state.idle_tails + placed)
     return tails if state.kind == "tails" else min(whole, tails)
+
+
+def calibrate_latency(
+    halves: Sequence[tuple[Histogram, Histogram]], bounds: Sequence[float], step: float = 1.0
+) -> Calibration:
+    """Return how slow requests of this service hang together, from both halves of stable; `step` in seconds.
+
+    Each bound that tells something is asked as if "slower than it" were an error; the most careful answer counts.
+    Too short a history gives `LATENCY_FALLBACK`.
+    """
+    kept = merged_bounds(bounds)
+    empty = (0,) * (len(kept) + 1)
+    counted = [(_added(empty, one, kept), _added(empty, two, kept)) for one, two in halves]
+    whole = tuple(float(sum(one[k] + two[k] for one, two in counted)) for k in range(len(empty)))
+    seconds = len(halves) * step
+    chosen = _informative(whole)
+    if seconds < SHORTEST_HISTORY or not chosen:
+        return Calibration(LATENCY_FALLBACK.clump, LATENCY_FALLBACK.block, seconds)
+    found = [
+        calibrate(
+            [(Counts(sum(a), sum(a[k + 1 :])), Counts(sum(b), sum(b[k + 1 :]))) for a, b in counted], step
+        )
+        for k in chosen
+    ]  # fmt: skip
+    return Calibration(max(one.clump for one in found), max(one.block for one in found), seconds)
 
 
 def _added(counts: tuple[int, ...], more: Histogram, bounds: tuple[float, ...]) -> tuple[int, ...]:

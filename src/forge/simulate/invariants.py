@@ -96,9 +96,7 @@ def _check_scaling(before: EnvironmentState, decision: Decided, seen: Observatio
         carried = max((seen.weights or {}).get(version, 0), asked.get(version, 0))
         if action.kind == "remove":
             _need(2, version != state.stable, f"{version} is stable and was removed")
-            known = before.versions.get(version)
-            again = known is not None and known.removing_since is not None
-            _need(2, again or not blind, f"{version} was removed without seeing the split")
+            _need(2, not blind, f"{version} was removed without seeing the split")
             _need(2, carried == 0, f"{version} was removed while it carries {carried}")
         elif action.kind == "ensure" and version in before.versions:
             size = action.payload["replicas"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from forge.core.release.arms import allocate
 from forge.core.release.capacity import replicas_for
+from forge.core.release.judging import in_doubt
 from forge.core.release.progress import hold_reason
-from forge.core.release.state import RELEASE_FINAL, VersionState
+from forge.core.release.state import RELEASE_FINAL, ReleaseState, VersionState
 from forge.core.release.strategies import Wish, wish
 from forge.core.release.tick import Tick
 from forge.model.decision import Outcome
@@ -22,7 +23,14 @@ ASK_AGAIN = 5.0
 
 def wishes(tick: Tick) -> list[Wish]:
     """Return what every release under way wants, oldest first."""
-    return [wish(tick, release, hold=bool(hold_reason(tick, release))) for release in tick.active]
+    return [
+        wish(tick, release, hold=bool(hold_reason(tick, release)) or _must_not_grow(release)) for release in tick.active
+    ]
+
+
+def _must_not_grow(release: ReleaseState) -> bool:
+    """A rolling update grows with every replica, so what speaks against it stops it at once; others at their step."""
+    return release.strategy.name == "rolling" and in_doubt(release)
 
 
 def route_traffic(tick: Tick, wanted: list[Wish]) -> None:
@@ -176,7 +184,7 @@ def _await_removal(tick: Tick, version: str, known: VersionState) -> None:
         tick.change_version(version, removing_since=None, seen=None, ever_ready=False)
         if version not in _remembered(tick):
             _forget(tick, version)
-    elif tick.now - (known.removing_since or 0.0) >= ASK_AGAIN:
+    elif tick.now - (known.removing_since or 0.0) >= ASK_AGAIN and tick.observed(version) == 0:
         tick.change_version(version, removing_since=tick.now)
         tick.act("remove", version, {"version": version})
 

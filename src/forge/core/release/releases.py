@@ -28,7 +28,8 @@ def start_deploy(
         return
     release = ReleaseState(
         id=_next_id(tick), version=version.id, strategy=request.strategy, actor=actor, run=run, key=key,
-        created_at=tick.now, routes=tuple(replace(route, version=version.id) for route in request.routes), fix=request.fix,
+        created_at=tick.now, routes=tuple(replace(route, version=version.id) for route in request.routes),
+        fix=request.fix, waits_for="a first look at the environment",
     )  # fmt: skip
     if plan.judge not in JUDGES:
         _end_at_once(tick, release, "failed", f"there is no judge `{plan.judge}`; there are {', '.join(JUDGES)}")

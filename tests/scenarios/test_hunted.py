@@ -1,0 +1,94 @@
+"""What the hunt found, and a short hunt in every test run (`make hunt` is the long one)."""
+
+from __future__ import annotations
+
+import pytest
+from world import Behaviour, World, canary
+
+from forge.model.strategy import Strategy
+from forge.simulate.hunting import hunt
+
+STEPS = 30_000
+QUICK = canary(10, 2.0, keep_previous=0.0, thresholds=())
+
+FOUND = {
+    36: "a release that woke an environment did not say what it waits for",
+    58: "going back to a version whose removal was asked for removed it as stable",
+    325: "a removal was asked for again although the split showed the version with traffic",
+    91: "the same as 36, in another story",
+    275: "the same as 36, beside a rollback",
+}
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_stays_mended(seed: int) -> None:
+    assert hunt(seed) > 0
+
+
+def test_a_short_hunt_finds_nothing() -> None:
+    steps, seed = 0, 1_000_000
+    while steps < STEPS:
+        steps, seed = steps + hunt(seed), seed + 1
+
+
+def _with_two_versions() -> World:
+    world = World().established("1.0")
+    world.deploy("1.1", QUICK)
+    world.until("promoted", version="1.1")
+    return world
+
+
+def test_going_back_to_a_version_that_is_being_removed_takes_the_removal_back() -> None:
+    world = _with_two_versions()
+    world.refuse["remove"] = "the target is busy"
+    while not world.state.versions["1.0"].removing_since:
+        world.tick()
+    world.tick()
+    world.refuse.clear()
+    world.send("rollback")
+    world.until("promoted", version="1.0")
+    world.settle()
+    assert world.state.stable == "1.0"
+    assert world.split == {"1.0": 10_000}
+    assert world.ready("1.0") == 2
+    assert "1.0" in world.running
+
+
+def test_a_version_that_went_after_all_is_started_again_before_it_gets_traffic() -> None:
+    world = _with_two_versions()
+    while "1.0" in world.running:  # removed, which Forge has not seen yet
+        world.tick()
+    assert world.state.versions["1.0"].removing_since
+    world.send("rollback")
+    world.tick()
+    assert world.asked == {"1.1": 10_000}
+    world.until("promoted", version="1.0")
+    assert world.state.stable == "1.0"
+
+
+def test_a_removal_is_not_asked_for_again_while_the_split_shows_traffic() -> None:
+    world = _with_two_versions()
+    world.refuse["remove"] = "the target is busy"
+    while not world.state.versions["1.0"].removing_since:
+        world.tick()
+    table = world.applied[-1]
+    world.applied.append((world.now, table[1].__class__({"1.0": 10_000}, table[1].generation)))  # somebody else did
+    world.refuse["traffic"] = "the router is busy"
+    asked = [action.kind for _ in range(20) for action in world.tick().actions]
+    assert "traffic" in asked
+    assert "remove" not in asked
+    world.refuse.clear()
+    world.settle()
+    assert "1.0" not in world.running
+
+
+def test_a_release_that_wakes_an_environment_says_at_once_what_it_waits_for() -> None:
+    world = World().established("1.0")
+    world.send("down")
+    world.tick()
+    assert world.state.down
+    world.deploy("1.1", Strategy("rolling", thresholds=()), behaviour=Behaviour(ready_after=1.0))
+    world.tick()
+    assert world.release("1.1").status == "queued"
+    assert world.release("1.1").waits_for
+    world.until("promoted", version="1.1")

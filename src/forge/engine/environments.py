@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from forge.adapters.artifacts.base import ArtifactStore
 from forge.adapters.targets.registry import OpenEnvironment, Opener, open_environment
+from forge.core.policy.budget import Buckets
 from forge.core.release.decide import decide
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.engine.project import Project
@@ -30,6 +31,7 @@ LOOK_SECONDS = 5.0
 _RELEASE = "release:"
 _HISTORY = "history"
 _SIGNALS = "signals"
+_HOURS = "hours"
 
 T = TypeVar("T")
 
@@ -76,6 +78,7 @@ class EnvironmentMachine:
                 record.parts.get(_HISTORY, b"[]"), type=tuple[tuple[float, dict[str, Sample]], ...]
             ),
             signals_state=msgspec.json.decode(record.parts.get(_SIGNALS, b"{}")),
+            ledger=replace(head.state.ledger, hours=msgspec.json.decode(record.parts.get(_HOURS, b"[]"), type=Buckets)),
         )
 
     def dump(self, state: EnvironmentState) -> tuple[str, bytes, dict[str, bytes]]:
@@ -88,6 +91,8 @@ class EnvironmentMachine:
         self._dumped[state.name] = frozenset(state.releases)
         parts[_HISTORY] = msgspec.json.encode(state.history)
         parts[_SIGNALS] = msgspec.json.encode(signals)
+        if state.ledger.at:
+            parts[_HOURS] = msgspec.json.encode(state.ledger.hours)
         return status_of(state), _encode_head(state), parts
 
     async def observe(self, state: EnvironmentState, now: float) -> Observation:
@@ -219,7 +224,7 @@ def _generation(key: str) -> int:
 
 
 def _encode_head(state: EnvironmentState) -> bytes:
-    bare = replace(state, releases={}, history=(), signals_state={})
+    bare = replace(state, releases={}, history=(), signals_state={}, ledger=replace(state.ledger, hours=()))
     return msgspec.json.encode(_Head(bare, tuple(state.releases)))
 
 

@@ -151,4 +151,6 @@ def _pour(buckets: Buckets, size: int, kept: float, span: tuple[float, float, in
 
 
 def _share(moment: float, start: float, end: float) -> float:
-    return 1.0 if end <= start else min(1.0, max(0.0, (moment - start) / (end - start)))
+    if end <= start:
+        return float(moment > start)
+    return min(1.0, max(0.0, (moment - start) / (end - start)))

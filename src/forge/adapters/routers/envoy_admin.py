@@ -80,6 +80,10 @@ class Host:
         self.health: str = status.get("health_status", {}).get("eds_health_status", "UNKNOWN")
         numbers = {stat["name"]: int(stat.get("value", 0)) for stat in status.get("stats", ())}
         self.active = numbers.get("rq_active", 0)
+        self.errors = numbers.get("rq_error", 0)
+        """Answered 5xx."""
+        self.requests = numbers.get("rq_success", 0) + self.errors
+        """Answered."""
 
 
 def parse_response(raw: bytes) -> str:

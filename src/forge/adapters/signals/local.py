@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from forge.adapters.routers.envoy_admin import EnvoyAdmin
+from forge.adapters.routers.envoy_config import version_of
 from forge.adapters.signals.envoy import EnvoyCounters
 from forge.adapters.signals.process import ProcessUsage
 from forge.adapters.targets.local.client import AgentClient
 from forge.adapters.targets.local.folders import admin_socket
+from forge.model.errors import DependencyFailed
 from forge.model.traffic import Sample
 
 
@@ -30,6 +32,7 @@ class LocalSignals:
         known = [version for version in version_ids if version in running["versions"]]
         admin = EnvoyAdmin(admin_socket(self._client.folder.runtime()), timeout=1.5)
         counters = await self._counters.read(admin, running["proxy"], known)
+        groups = await _groups(admin)
         usage = await asyncio.to_thread(self._usage.read, running["versions"], known)
         now = self._clock()
         return {
@@ -40,6 +43,7 @@ class LocalSignals:
                 latency=counters[version].latency,
                 cpu_seconds=usage[version].cpu_seconds,
                 memory=usage[version].memory,
+                groups=groups.get(version, ()),
             )
             for version in known
         }
@@ -53,3 +57,15 @@ class LocalSignals:
         saved = cast("dict[str, Any]", state)
         self._counters.restore(saved.get("envoy", {}))
         self._usage.restore(saved.get("process", {}))
+
+
+async def _groups(admin: EnvoyAdmin) -> dict[str, tuple[tuple[str, int, int], ...]]:
+    """Return (port, requests, errors) of each replica, by version: only the judge's calibration needs them."""
+    try:
+        hosts = await admin.hosts()
+    except DependencyFailed:
+        return {}
+    return {
+        version_of(cluster): tuple((str(port), host.requests, host.errors) for port, host in sorted(replicas.items()))
+        for cluster, replicas in hosts.items()
+    }

@@ -37,11 +37,18 @@ def calibrate(halves: Sequence[tuple[Counts, Counts]], step: float = 1.0) -> Cal
 
     Too short a history gives the fallback.
     """
-    seconds = len(halves) * step
+    blocks = [block for block in BLOCKS if block >= step]
+    spreads = [_spread(halves, max(1, round(block / step))) for block in blocks]
+    return choose(blocks, spreads, len(halves) * step)
+
+
+def choose(blocks: Sequence[float], spreads: Sequence[tuple[float, int]], seconds: float) -> Calibration:
+    """Return the shortest block after which the spread does not grow any more, and the clump that it tells of.
+
+    `spreads` has, for each length of block, the variance in units of pure chance and the number of blocks.
+    """
     if seconds < SHORTEST_HISTORY:
         return Calibration(FALLBACK.clump, FALLBACK.block, seconds)
-    spreads = [_spread(halves, max(1, round(block / step))) for block in BLOCKS if block >= step]
-    blocks = [block for block in BLOCKS if block >= step]
     for index, (spread, count) in enumerate(spreads):
         later = spreads[index + 1 :]
         if all(other <= max(GROWTH * spread, _noise(number)) for other, number in later):

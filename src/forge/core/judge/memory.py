@@ -61,6 +61,12 @@ def recall(state: dict[str, Any], settings: SequentialSettings, stable: Series) 
     return Memory(fresh_counts(settings.counts(found)), found)
 
 
+def remembered(memory: Memory) -> dict[str, Any]:
+    """Return the memory as JSON gives it back, so that a state is the same before and after it was stored."""
+    state: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(memory))
+    return state
+
+
 def take_all(memory: Memory, settings: SequentialSettings, arm: Series, stable: Series, limit: float | None) -> Memory:
     """Take in every reading that was not seen yet. `limit` is the hard limit of the error rate, if there is one."""
     memory = _watch_limit(memory, settings, limit)

@@ -63,16 +63,22 @@ def comparison(shown: Picture) -> str:
     """Return how the arm compares with stable."""
     data = shown.data
     if not data["stable_requests"]:
-        return f"{data['errors']} of {data['requests']} requests failed; there is nothing to compare with"
+        return "there is nothing to compare with"
+    if data["ratio"] is None and not data["errors"]:
+        return "no request of either failed"
     low, high = shown.interval
     upper = "unbounded" if math.isinf(high) else f"{high:.2g}"
-    if data["ratio"] is None:
-        times = "no request of either failed" if not data["errors"] else "fails while stable does not"
-    else:
-        times = f"fails {data['ratio']:.2g}x as often as stable"
-    if not data["errors"] and data["ratio"] is None:
-        return times
+    times = "fails while stable does not" if data["ratio"] is None else f"fails {data['ratio']:.2g}x as often as stable"
     return f"{times} (95 % anytime interval {low:.2g}-{upper})"
+
+
+def passing(shown: Picture) -> str:
+    """Return what is known of an arm against which nothing speaks."""
+    data = shown.data
+    counted = f"{data['errors']} of {data['requests']} requests failed ({percent(data['rate'])})"
+    if not data["stable_requests"]:
+        return f"{counted}; {comparison(shown)}"
+    return f"{counted}; {comparison(shown)}, evidence {odds(shown.log_e)} against it"
 
 
 def against(shown: Picture) -> str:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from forge.core.judge.base import Series
@@ -21,9 +20,9 @@ from forge.core.judge.combine import closed_log_e, combine_metrics, log_mean
 from forge.core.judge.evidence import log_e
 from forge.core.judge.gauges import gauge_log_e
 from forge.core.judge.latency import latency_log_e
-from forge.core.judge.memory import Memory, recall, shared_outage, take_all
+from forge.core.judge.memory import Memory, recall, remembered, shared_outage, take_all
 from forge.core.judge.quality import quality_of
-from forge.core.judge.report import Picture, against, comparison, odds, percent, picture
+from forge.core.judge.report import Picture, against, comparison, odds, passing, percent, picture
 from forge.core.judge.settings import SequentialSettings
 from forge.core.judge.slo import slo_log_e
 from forge.core.judge.windows import window
@@ -53,6 +52,7 @@ class SequentialJudge:
         memory = take_all(recall(state, self.settings, stable), self.settings, arm, stable, limit)
         shown = self._picture(memory)
         shown.data["quality"] = quality_of(arm, now)
+        shown.data["alone"] = stable.version in {"", arm.version}
         rules = [examine(rule, arm, now) for rule in release.strategy.thresholds if rule.metric != "error_rate"]
         verdict = self._bad(memory, shown, rules, stable)
         if verdict is None:
@@ -63,10 +63,9 @@ class SequentialJudge:
                 waited = format_duration(now - since)
                 verdict = Verdict("inconclusive", f"{verdict.why}, and that for {waited}", verdict.data)
         if verdict is None:
-            told = f"{comparison(shown)}, evidence {odds(shown.log_e)} against it"
-            words = "; ".join([told, *(finding.why for finding in rules)])
+            words = "; ".join([passing(shown), *(finding.why for finding in rules)])
             verdict = Verdict("promote", words, shown.data)
-        return Verdict(verdict.kind, f"{arm.version}: {verdict.why}", verdict.data), msgspec.to_builtins(memory)
+        return Verdict(verdict.kind, f"{arm.version}: {verdict.why}", verdict.data), remembered(memory)
 
     def finish(self, verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
         """Return the verdicts with the bound kept over all arms together (closed averages of their evidence)."""
@@ -105,7 +104,8 @@ class SequentialJudge:
             return Verdict("rollback", against(shown), {**shown.data, "by": "evidence"})
         fired = memory.slo is not None and slo_log_e(memory.slo) >= math.log(1 / self.settings.slo_alpha)
         worse = shown.interval[0] > self.settings.ratio
-        if not fired or memory.slo is None or (shared_outage(stable, memory.limit) and not worse):
+        shared = not shown.data["alone"] and shared_outage(stable, memory.limit)
+        if not fired or memory.slo is None or (shared and not worse):
             return None
         words = (
             f"{shown.data['errors']} of {shown.data['requests']} requests failed ({percent(shown.data['rate'])}), "
@@ -119,16 +119,12 @@ class SequentialJudge:
         stable: Series, now: float,
     ) -> Verdict | None:  # fmt: skip
         """Return why the release has to wait; None when nothing speaks against going on."""
-        for words in (
-            self._limit_words(limits, arm, stable, now),
-            next((finding.why for finding in rules if finding.exceeded is None), ""),
-            _missing_words(memory, limits),
-            self._doubt_words(shown),
-            self._proof_words(shown),
-        ):
-            if words:
-                return Verdict("hold", words, shown.data)
-        return None
+        bad = self._limit_words(limits, arm, stable, now) or self._doubt_words(shown)
+        if bad:
+            return Verdict("hold", bad, {**shown.data, "doubt": True})
+        unknown = next((finding.why for finding in rules if finding.exceeded is None), "")
+        words = unknown or _missing_words(memory, limits) or self._proof_words(shown)
+        return Verdict("hold", words, shown.data) if words else None
 
     @staticmethod
     def _limit_words(limits: list[Threshold], arm: Series, stable: Series, now: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from forge.core.judge.base import JudgesTogether, Series
+from forge.core.judge.history import calibration_of
 from forge.core.judge.quality import Quality, with_quality
 from forge.core.judge.registry import judge_of
 from forge.core.release import harm
@@ -40,6 +41,12 @@ def needs_data(tick: Tick, release: ReleaseState) -> bool:
     return judge_of(tick.state.plan).needs_data(release)
 
 
+def in_doubt(release: ReleaseState) -> bool:
+    """Whether something speaks against the release, but does not prove it bad yet: it must not grow meanwhile."""
+    verdict = release.verdict
+    return verdict is not None and verdict.kind == "hold" and bool(verdict.data.get("doubt")) and not release.forced
+
+
 def warm_at(release: ReleaseState) -> float:
     """Return when the declared warm-up of the release's version is over."""
     return (release.traffic_since or 0.0) + release.strategy.warm_up
@@ -51,8 +58,9 @@ def series(tick: Tick, version: str, release: ReleaseState) -> Series:
     baseline = release.baseline
     if baseline is not None and version == release.version:
         samples = [baseline, *(sample for sample in samples if sample.at > baseline.at)]
+    found = calibration_of(tick.state.own_history)
     weights = (tick.asked.get(version, 0), tick.observed(version) or 0)
-    return Series(version, tuple(samples), warm_at(release), tick.ready(version), weights)
+    return Series(version, tuple(samples), warm_at(release), tick.ready(version), weights, found)
 
 
 def _judge(tick: Tick, release: ReleaseState) -> Verdict | None:

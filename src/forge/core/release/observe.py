@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from forge.core.judge.history import add_reading
 from forge.core.judge.windows import storable
 from forge.core.release.state import VersionState
 from forge.core.release.tick import Tick
@@ -95,6 +96,10 @@ def _absorb_samples(tick: Tick) -> None:
     samples = {name: sample for name in sorted(watched) if (sample := fresh_sample(tick, name)) is not None}
     if not samples:
         return
+    if tick.state.stable in samples:
+        stable = samples[tick.state.stable]
+        tick.change(own_history=add_reading(tick.state.own_history, tick.state.stable, stable.groups, stable.at))
+    samples = {name: replace(sample, groups=()) for name, sample in samples.items()}
     longest = max(
         (threshold.over for release in tick.state.releases.values() for threshold in release.strategy.thresholds),
         default=0.0,

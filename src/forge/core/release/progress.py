@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from forge.core.policy.gates import Gate
 from forge.core.release import harm, policing
-from forge.core.release.judging import needs_data, warm_at
+from forge.core.release.foresight import tell_sensitivity
+from forge.core.release.judging import in_doubt, needs_data, warm_at
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import promoted
 from forge.core.release.rollback import begin_rollback
@@ -125,6 +126,7 @@ def _starting(tick: Tick, release: ReleaseState) -> None:
     if not tick.state.stable:
         promote(tick, release, "it is the first version here")
         return
+    tell_sensitivity(tick, release)
     tick.put(replace(release, status="progressing", step_started_at=tick.now, waits_for="", earliest=None))
 
 
@@ -173,6 +175,12 @@ def _rolling(tick: Tick, release: ReleaseState) -> None:
     others = sum(w for v, w in tick.asked.items() if v not in {release.version, tick.state.stable})
     if _has_everything(tick, release):
         _take_over(tick, release)
+        return
+    if release.verdict is not None and release.verdict.kind == "inconclusive" and not release.forced:
+        pause(tick, release, "forge", f"inconclusive: {release.verdict.why}; a person decides: promote or abort")
+        return
+    if release.verdict is not None and in_doubt(release):
+        wait(tick, release, f"holds: {release.verdict.why}")
         return
     words = f"{tick.ready(release.version)} of {full} new replicas ready, {format_weight(share)} of the traffic"
     wait(tick, release, words if share < WHOLE - others else f"{words}; the router to confirm it")
@@ -300,6 +308,8 @@ def _baking(tick: Tick, release: ReleaseState) -> None:
         wait(tick, release, f"{format_duration(due - (release.step_started_at or tick.now))} of watching it", due)
     elif release.verdict is not None and release.verdict.kind == "inconclusive" and not release.forced:
         pause(tick, release, "forge", f"inconclusive: {release.verdict.why}; a person decides: promote or abort")
+    elif release.verdict is not None and in_doubt(release):
+        wait(tick, release, f"holds: {release.verdict.why}")
     elif release.verdict is not None and release.verdict.kind != "promote":
         # Nothing can be learned by waiting for requests that nobody sends: it goes on, and says so.
         promoted(tick, replace(release, note=f"not judged: {release.verdict.why}"))

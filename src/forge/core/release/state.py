@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from forge.core.judge.history import OwnHistory
 from forge.core.policy.budget import Ledger
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
@@ -152,5 +153,7 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     """Requests and errors of the whole environment, kept when its policy has an objective (`slo`)."""
     release_starts: tuple[float, ...] = ()
     """When the last releases started, as many as the policy's rate of releases needs."""
+    own_history: OwnHistory = OwnHistory()
+    """What stable's replicas tell of each other: how this service's errors come, for the judge."""
     signals_state: dict[str, Any] = {}
     """What the reader of the signals needs to go on without a jump after a restart."""

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, select, update
 
 from forge.model.decision import canonical_json
 from forge.store import tables as t
+from forge.store.chain import first_wrong
 from forge.store.contract import StoredDecision
 from forge.store.statements import Database, Row, Statement, Transaction, add
 
@@ -77,20 +78,9 @@ class DatabaseDecisions:
 
     async def verify(self) -> int | None:
         """Return the seq of the first record that does not fit the chain, or None when all do."""
-        seq, previous = 0, ""
-        while True:
-            # One transaction for both: a chain that grows meanwhile must not look cut off.
-            rows, heads = await self._database.read(
-                lambda transaction, seq=seq: (  # type: ignore[misc]
-                    transaction.run(_READ, after=seq, most=_PAGE),
-                    transaction.run(_PEEK),
-                ),
-                whole=True,
-            )
-            for number, machine, at, body, before, digest in rows:
-                fits = number == seq + 1 and before == previous and isinstance(body, bytes | memoryview)
-                if not fits or link(before, number, machine, at, bytes(body)) != digest:
-                    return seq + 1
-                seq, previous = number, digest
-            if len(rows) < _PAGE:
-                return None if heads == [(seq, previous)] else seq + 1
+        return await first_wrong(self._database, _READ, _PEEK, _PAGE, _link_of)
+
+
+def _link_of(previous: str, seq: int, row: Row) -> str | None:
+    _, machine, at, body, _, _ = row
+    return link(previous, seq, machine, at, bytes(body)) if isinstance(body, bytes | memoryview) else None

@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, select, update
 
 from forge.model.decision import Event, canonical_json
 from forge.store import tables as t
+from forge.store.chain import first_wrong
 from forge.store.contract import StoredEvent
 from forge.store.statements import Database, Row, Statement, Transaction, add
 
@@ -88,19 +89,9 @@ class DatabaseLog:
 
     async def verify(self) -> int | None:
         """Return the seq of the first record that does not fit the chain, or None when all do."""
-        seq, previous = 0, ""
-        while True:
-            # One transaction for both: a log that grows meanwhile must not look cut off.
-            rows, (last, last_hash) = await self._database.read(
-                lambda transaction, seq=seq: (  # type: ignore[misc]
-                    transaction.run(_READ, after=seq, most=2000),
-                    transaction.run(_PEEK)[0],
-                ),
-                whole=True,
-            )
-            for number, machine, at, event, before, digest in rows:
-                if number != seq + 1 or before != previous or link(before, number, machine, at, event) != digest:
-                    return seq + 1
-                seq, previous = number, digest
-            if len(rows) < 2000:
-                return None if (seq, previous) == (last, last_hash) else seq + 1
+        return await first_wrong(self._database, _READ, _PEEK, 2000, _link_of)
+
+
+def _link_of(previous: str, seq: int, row: Row) -> str | None:
+    _, machine, at, event, _, _ = row
+    return link(previous, seq, machine, at, bytes(event)) if isinstance(event, bytes | memoryview) else None

@@ -25,7 +25,7 @@ def careful(strategy: Strategy, limits: Limits, *, done: int = 0) -> Strategy:
     if strategy.name != "canary":
         return replace(made, name="canary", steps=tuple(_stairs(0, WHOLE, largest, LOOK, open_end=True)))
     steps = list(strategy.steps[:done])
-    here, pause = max((step.weight for step in steps if step.weight is not None), default=0), LOOK
+    here, pause = next((step.weight for step in reversed(steps) if step.weight is not None), 0), LOOK
     for step in strategy.steps[done:]:
         if step.weight is not None:
             steps += _stairs(here, step.weight, largest, pause)

@@ -9,7 +9,20 @@ from forge.model.units import format_duration, format_weight
 from forge.views.explanation import AskedStep, Explanation, Told, WordOfJudge
 
 FACTS = {"promote": "nothing speaks against it", "hold": "it cannot know yet", "inconclusive": "waiting will not help"}
-_SHOWN = ("evidence", "p_value", "ratio_interval", "rate", "requests", "errors", "value", "above")
+_SHOWN = {
+    "evidence": "evidence",
+    "p_value": "p",
+    "ratio": "error ratio to stable",
+    "ratio_interval": "95 % interval",
+    "rate": "rate",
+    "errors": "failed",
+    "requests": "of",
+    "stable_errors": "stable failed",
+    "stable_requests": "of",
+    "value": "value",
+    "above": "limit",
+    "limit": "limit",
+}
 
 
 def explanation_lines(story: Explanation, paint: Paint, *, utc: bool = False) -> list[str]:
@@ -81,7 +94,7 @@ def _decided(story: Explanation, clock: object) -> list[str]:
     if word is None or not callable(clock):
         return []
     lines = [f"{clock(word.at)}  {word.kind}: {word.why}"]
-    numbers = [f"{name} {_number(word.data[name])}" for name in _SHOWN if word.data.get(name) is not None]
+    numbers = [f"{name} {_number(word.data[key])}" for key, name in _SHOWN.items() if word.data.get(key) is not None]
     if numbers:
         lines.append(", ".join(numbers))
     if story.rolled_back_to:
@@ -95,7 +108,7 @@ def _number(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return " to ".join(_number(part) for part in value)
-    return str(value)
+    return "unbounded" if value is None else str(value)
 
 
 def _cost(story: Explanation) -> list[str]:

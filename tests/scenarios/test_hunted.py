@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from world import Behaviour, World, canary
 
+from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.simulate.hunting import hunt
+from forge.simulate.run import Simulation
+from forge.simulate.story import Deed, FaultPlan, Occasion, Story
 
 STEPS = 30_000
 QUICK = canary(10, 2.0, keep_previous=0.0, thresholds=())
@@ -15,6 +18,8 @@ FOUND = {
     36: "a release that woke an environment did not say what it waits for",
     58: "going back to a version whose removal was asked for removed it as stable",
     325: "a removal was asked for again although the split showed the version with traffic",
+    2000779: "a split that lagged came into effect after a newer one was refused, when nobody looked any more",
+    2001402: "the same, in a blue-green release",
     91: "the same as 36, in another story",
     275: "the same as 36, beside a rollback",
 }
@@ -92,3 +97,38 @@ def test_a_release_that_wakes_an_environment_says_at_once_what_it_waits_for() ->
     assert world.release("1.1").status == "queued"
     assert world.release("1.1").waits_for
     world.until("promoted", version="1.1")
+
+
+def test_a_split_that_lags_behind_a_newer_one_finds_its_version_alive() -> None:
+    """The router shows what is wanted all the while, but an older split is still on its way to it."""
+    strategy = canary(50, 60.0, thresholds=(), keep_previous=0.0)
+    story = Story(
+        seconds=400.0, strategy=strategy, plan=EnvironmentPlan("production", judge="none"), sequence=((0.0, 0),),
+        faults=(FaultPlan("router_lags", Occasion(at=0.0), 12.0, 60.0),), deeds=(Deed(20.0, "abort"),),
+    )  # fmt: skip
+    simulation = Simulation(story, checked=True)
+    carried = False
+    while simulation.step() is not None:
+        split = simulation.world.router.split
+        carried = carried or split.get("v1", 0) > 0
+        assert all(simulation.world.replicas.ready(version) for version in split), split
+    assert carried
+    assert simulation.world.router.split == {"v0": 10_000}
+    assert "v1" not in simulation.world.replicas.running
+    assert simulation.state.releases["production-2"].status == "aborted"
+
+
+def test_a_split_that_was_refused_is_asked_for_until_it_is_taken() -> None:
+    strategy = canary(50, 60.0, thresholds=(), keep_previous=0.0)
+    story = Story(
+        seconds=400.0, strategy=strategy, plan=EnvironmentPlan("production", judge="none"), sequence=((0.0, 0),),
+        faults=(
+            FaultPlan("router_lags", Occasion(at=0.0), 12.0, 30.0),
+            FaultPlan("actions_refused", Occasion(at=19.0), 60.0),
+        ),
+        deeds=(Deed(20.0, "abort"),),
+    )  # fmt: skip
+    report = Simulation(story, checked=True)
+    report.play()
+    assert report.world.router.split == {"v0": 10_000}
+    assert report.state.traffic_problem == ""

@@ -109,7 +109,8 @@ class EnvironmentMachine:
             _look("traffic", _split(world), problems),
             _look("metrics", world.signals.read([*state.versions]), problems),
         )
-        return Observation(now, replicas, table, samples, "; ".join(problems))
+        weights, generation = table or (None, None)
+        return Observation(now, replicas, weights, samples, "; ".join(problems), generation)
 
     def decide(
         self,
@@ -200,9 +201,9 @@ def status_of(state: EnvironmentState) -> str:
     return "stable" if state.stable else "empty"
 
 
-async def _split(world: OpenEnvironment) -> dict[str, int]:
+async def _split(world: OpenEnvironment) -> tuple[dict[str, int], int]:
     table = await world.router.observed()
-    return table.weights if table is not None else {}
+    return (table.weights, table.generation) if table is not None else ({}, 0)
 
 
 async def _look(what: str, reading: Awaitable[T], problems: list[str]) -> T | None:

@@ -60,6 +60,8 @@ class Observation(msgspec.Struct, frozen=True):
     samples: dict[str, Sample] | None = None
     problem: str = ""
     """What could not be read, and why."""
+    generation: int | None = None
+    """That of the table in effect; None: the router cannot tell."""
 
 
 class Route(msgspec.Struct, frozen=True):

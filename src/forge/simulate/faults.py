@@ -73,6 +73,11 @@ class Weather:
                 return fault
         return None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing goes wrong any more, now or later."""
+        return not self._live and not self._coming
+
     def add(self, fault: Fault) -> None:
         """Let another fault come."""
         self._coming.append(fault)

@@ -113,6 +113,7 @@ def hunt(seed: int) -> int:
 def _calm(simulation: Simulation) -> int:
     """After all that: with everything working and everything aborted, Forge has to come to rest."""
     simulation.extra.append(("look", {}))
+    simulation.world.replicas.heal()
     last = simulation.decisions + CALM_STEPS
     while simulation.decisions < last and simulation.world.now < simulation.end:
         waiting = {name for name, each in simulation.state.releases.items() if each.status not in RELEASE_FINAL}

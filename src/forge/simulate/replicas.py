@@ -82,6 +82,13 @@ class Replicas:
         running, now = self.running.get(version), self._clock()
         return sum(1 for replica in running.replicas if replica.ready_at <= now) if running else 0
 
+    def heal(self) -> None:
+        """Let replicas that would never have got ready be ready now, but for those that crash."""
+        for version, running in self.running.items():
+            for replica in running.replicas:
+                if replica.ready_at == float("inf") and not self._behaviour(version).crash_loops:
+                    replica.ready_at = self._clock()
+
     def strike(self, fault: Fault) -> None:
         """Let a fault that happens at a moment happen."""
         for version, running in self.running.items():

@@ -46,17 +46,21 @@ class SplitRouter:
         at = max([at, *(due for due, _ in self._coming)])
         self._coming.append((at, table))
 
-    def observed(self) -> dict[str, int]:
-        """Return the split in effect. Raises DependencyFailed while away."""
+    def observed(self) -> TrafficTable | None:
+        """Return the table in effect. Raises DependencyFailed while away."""
         self._reach()
-        return dict(self.split)
+        self._come_into_effect()
+        return self._current
 
     @property
     def split(self) -> dict[str, int]:
         """The split in effect, whether or not anybody can see it."""
+        self._come_into_effect()
+        return self._current.weights if self._current else {}
+
+    def _come_into_effect(self) -> None:
         while self._coming and self._coming[0][0] <= self._clock():
             self._current = self._coming.pop(0)[1]
-        return self._current.weights if self._current else {}
 
     def _reach(self) -> None:
         if self._weather.on("router_away"):

@@ -44,7 +44,8 @@ class Simulation:
         rng = Random(self.seed)  # noqa: S311  a story, no secret
         self.start = start + SETTLING
         self.world = World(
-            story.shape, rng, start, story.faults_in(rng, self.start), headroom=story.headroom
+            story.shape, rng, start, story.faults_in(rng, self.start), headroom=story.headroom,
+            stride=story.look,
         )  # fmt: skip
         self.state = EnvironmentState(story.plan.name, story.plan)
         self.decisions = 0
@@ -118,6 +119,8 @@ class Simulation:
     def _next_look(self) -> float:
         now = self.world.now
         wake = self._wake if self._wake is not None else float("inf")
+        if self.story.look and not self._outcomes:
+            wake = max(wake, now + self.story.look)
         if self.extra:
             wake = min(wake, now)
         return max(now, min(wake, self.desk.next_at()))
@@ -125,6 +128,8 @@ class Simulation:
     def _observe(self) -> Observation:
         """Look; when reads are stale, what is seen is what was seen some time ago."""
         seen = self.world.observe([*self.state.versions])
+        if self.world.weather.quiet:
+            return seen
         self._seen.append((self.world.now, seen))
         stale = self.world.weather.on("stale_reads")
         if stale is not None:

@@ -91,6 +91,8 @@ class Story(msgspec.Struct, frozen=True):
     faults: tuple[FaultPlan, ...] = ()
     people: People = People()
     deeds: tuple[Deed, ...] = ()
+    look: float = 0.0
+    """Forge looks no more often than each so many seconds, for stories of very many releases; 0: as it does."""
     seed: int = 1
 
     def releases_in(self, rng: Random) -> list[tuple[float, int]]:

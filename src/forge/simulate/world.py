@@ -32,9 +32,19 @@ class World:
     """The world of one environment. The same seed gives the same history for the same deeds."""
 
     def __init__(
-        self, shape: Shape, rng: Random, start: float, faults: Iterable[Fault] = (), *, headroom: float = 1.5
+        self,
+        shape: Shape,
+        rng: Random,
+        start: float,
+        faults: Iterable[Fault] = (),
+        *,
+        headroom: float = 1.5,
+        stride: float = 0.0,
     ) -> None:
-        """`headroom`: how much more than the peak a version at its full size can carry."""
+        """`headroom`: how much more than the peak a version at its full size can carry.
+
+        `stride`: traffic of several versions is counted in strides of so many seconds at least.
+        """
         self.now = start
         self.weather = Weather(faults)
         self.traffic = Traffic(shape, rng, start)
@@ -46,6 +56,7 @@ class World:
         self.forgot = False
         """Whether Forge lost its memory since the last look; who reads it sets it back."""
         self._rng, self._shape = rng, shape
+        self._stride = max(QUICK_STRIDE, stride)
         self._peak = shape.rps * (1 + shape.diurnal) * headroom
         self._wander: dict[str, Wander] = {}
         self._shares: dict[tuple[float, float], tuple[float, ...]] = {}
@@ -59,7 +70,7 @@ class World:
     def advance(self, to: float) -> None:
         """Let time pass: faults begin and end, users send requests."""
         while self.now < to:
-            stride = QUICK_STRIDE if len(self.router.split) > 1 else LONGEST_STRIDE
+            stride = self._stride if len(self.router.split) > 1 else max(self._stride, LONGEST_STRIDE)
             seconds = min(to - self.now, stride)
             self.now = to if to - self.now <= stride else self.now + seconds
             for fault in self.weather.step(self.now):
@@ -130,20 +141,22 @@ class World:
     def observe(self, versions: list[str]) -> Observation:
         """Return what can be seen now; what cannot is None, with the reason."""
         problems: list[str] = []
-        replicas = weights = samples = None
+        replicas = weights = samples = generation = None
         try:
             replicas = self.replicas.observe()
         except DependencyFailed as error:
             problems.append(f"replicas: {error.message}")
         try:
-            weights = self.router.observed()
+            table = self.router.observed()
+            weights = dict(table.weights) if table else {}
+            generation = table.generation if table else 0
         except DependencyFailed as error:
             problems.append(f"traffic: {error.message}")
         try:
             samples = self.meters.read(versions)
         except DependencyFailed as error:
             problems.append(f"metrics: {error.message}")
-        return Observation(self.now, replicas, weights, samples, "; ".join(problems))
+        return Observation(self.now, replicas, weights, samples, "; ".join(problems), generation)
 
     def perform(self, action: Action, version: Version | None) -> Outcome:
         """Do what Forge asks for. What is older than the newest wish of its kind is not done any more."""

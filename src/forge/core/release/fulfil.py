@@ -46,7 +46,7 @@ def route_traffic(tick: Tick, wanted: list[Wish]) -> None:
     routes, sticky = _routes(tick), bool(tick.state.plan.router_config.get("sticky", False))
     table = tick.state.traffic
     if table is not None and (table.weights, table.routes, table.sticky) == (weights, routes, sticky):
-        late = tick.state.observed != weights and tick.now - tick.state.asked_at >= ASK_AGAIN
+        late = not in_effect_as(tick, weights) and tick.now - tick.state.asked_at >= ASK_AGAIN
         if late:
             tick.say("traffic_asked_again", f"the router does not show {_split(weights)} yet", weights=weights)
             _ask(tick, table.weights, routes, sticky=sticky)
@@ -54,6 +54,12 @@ def route_traffic(tick: Tick, wanted: list[Wish]) -> None:
     tick.say("traffic", f"traffic: {_split(tick.asked) or 'nothing'} -> {_split(weights)}", weights=weights,
              before=tick.asked)  # fmt: skip
     _ask(tick, weights, routes, sticky=sticky)
+    tick.change(traffic_generation=tick.state.generation)
+
+
+def in_effect_as(tick: Tick, weights: dict[str, int]) -> bool:
+    """Whether the router shows these weights, and no older ones can come after them."""
+    return tick.state.observed == weights and (tick.confirmed or tick.split is None)
 
 
 def size_versions(tick: Tick, wanted: list[Wish]) -> None:
@@ -107,7 +113,7 @@ def settled(tick: Tick) -> bool:
 
 def in_effect(tick: Tick) -> bool:
     """Whether the world is as it was asked to be."""
-    if tick.state.traffic is not None and tick.state.observed != tick.asked:
+    if tick.state.traffic is not None and not (tick.confirmed and tick.state.observed == tick.asked):
         return False
     versions = tick.state.versions.items()
     return all(known.removing_since is None and (name == tick.state.stable or known.wanted == 0)
@@ -159,7 +165,7 @@ def _floor(tick: Tick, version: str, slack: int) -> int:
     """The fewest replicas that carry what the version is asked to carry and is seen to carry."""
     known = tick.state.versions[version]
     observed = tick.observed(version)
-    if observed is None:
+    if observed is None or not tick.confirmed:
         return known.wanted
     weight = max(observed, tick.asked.get(version, 0))
     return max(0, replicas_for(weight, tick.full(version)) - slack)
@@ -170,7 +176,7 @@ def _warm(tick: Tick, known: VersionState) -> bool:
 
 
 def _remove(tick: Tick, version: str, known: VersionState) -> None:
-    if known.idle_since is None or tick.observed(version) != 0 or tick.asked.get(version, 0):
+    if known.idle_since is None or not tick.confirmed or tick.observed(version) != 0 or tick.asked.get(version, 0):
         return
     tick.say("version_removed", f"{version} is not needed any more and carries nothing: removed", version=version)
     tick.change_version(version, wanted=0, removing_since=tick.now, warm_until=None, unready_since=None)

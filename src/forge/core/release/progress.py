@@ -282,7 +282,7 @@ def _has_everything(tick: Tick, release: ReleaseState) -> bool:
     share = tick.asked.get(release.version, 0)
     stable = tick.state.stable if tick.state.stable != release.version else ""
     others = sum(weight for version, weight in tick.asked.items() if version not in {release.version, stable})
-    if share != WHOLE - others or share == 0 or tick.observed(release.version) != share:
+    if share != WHOLE - others or share == 0 or tick.observed(release.version) != share or not tick.confirmed:
         return False
     return not stable or tick.observed(stable) == 0
 
@@ -340,7 +340,7 @@ def _waiting_approval(tick: Tick, release: ReleaseState) -> None:
 
 def _rolling_back(tick: Tick, release: ReleaseState) -> None:
     asked, observed = tick.asked.get(release.version, 0), tick.observed(release.version)
-    if asked == 0 and (observed == 0 or tick.state.traffic is None):
+    if asked == 0 and ((observed == 0 and tick.confirmed) or tick.state.traffic is None):
         ended = replace(release, status=release.ends_as, finished_at=tick.now, waits_for="", earliest=None)
         tick.put(ended)
         tick.say(

@@ -147,6 +147,9 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     """When `traffic` was last asked for; asked again when the router does not follow."""
     traffic_problem: str = ""
     """What the router said when it refused the last table."""
+    traffic_generation: int = 0
+    """From which generation on a table in effect is the one that was last asked for: an older one that still
+    comes into effect, or one that was refused, confirms nothing."""
     down: bool = False
     """Taken down by a person: nothing is looked at or asked for until a person or a release needs it again."""
     ledger: Ledger = Ledger()

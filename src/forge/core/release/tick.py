@@ -78,6 +78,14 @@ class Tick:
             return {}
         return self.observation.weights
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether what the router reports is what was last asked for, and no older split can come after it."""
+        if self.split is None:
+            return False
+        seen = self.observation.generation
+        return self.state.traffic is None or seen is None or seen >= self.state.traffic_generation
+
     def version(self, version: str) -> VersionState | None:
         """Return what is known of the version."""
         return self.state.versions.get(version)

@@ -4,13 +4,15 @@
 the arm is slower. Within one block the factor's mean is at most 1 whatever distribution both share, so load and
 slowness that both feel cancel exactly (Turner, Ly & Grünwald, JSPI 2024). It has no margin: at high traffic it
 finds any slowing down. `tails` is the count judge on "slower than this bound", averaged over the bounds that tell
-something; it tolerates a ratio. `both` fires when both do: a margin, and the whole shape. See docs/judge.md 3.1.
+something; it tolerates a ratio. `both` fires when both do: a margin, and the whole shape. Half of the stake is
+always on a gross channel, which tolerates much, needs no history and waits for no block. See docs/judge.md 3.1.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
@@ -28,13 +30,15 @@ Histogram = tuple[tuple[float, int], ...]
 
 MOST_BOUNDS = 16
 """Finer histograms are merged to this many finite bounds, so that the state stays small."""
-WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
+WORSE = (1.25, 1.6, 2.5, 5.0, 15.0, 100.0)
 """How many times more often than tolerated an arm is slower than a bound: the alternatives of `tails`."""
+GROSSLY_WORSE = (1.5, 3.0, 10.0)
+"""The alternatives of the gross channel."""
 HALF_LIVES = (math.inf, 60.0)
 """Two memories of the past in seconds: all of it, and the recent, which sees a late onset."""
-LEAST_TAIL, LARGEST_TAIL = 0.0005, 0.6
-LATENCY_FALLBACK = Calibration(5.0, 5.0)
-"""Without history."""
+TAILS = (0.0005, 0.6)
+"""Which part of stable's requests exceeds a bound that tells something."""
+GROSS_TAILS = (0.0005, 0.2)
 ENOUGH = 500
 """Requests of stable after which `tails` chooses its bounds."""
 
@@ -54,9 +58,25 @@ class LatencySettings(msgspec.Struct, frozen=True):
     block: float = 0.0
     hazard: float = 1 / 60
     shrink: float = 50.0
+    gross_ratio: float = 3.0
+    gross_clump: float = 20.0
 
 
 DEFAULT = LatencySettings()
+
+
+class LatencyCalibration(Calibration, frozen=True):
+    """What a service's history says of its latency; `gross_ratio` is the margin that its own noise needs."""
+
+    gross_ratio: float = 3.0
+
+    def settings(self, kind: Literal["whole", "tails", "both"] = "whole", ratio: float = 1.1) -> LatencySettings:
+        """Return the settings for a service with this history."""
+        return LatencySettings(kind, ratio, self.clump, self.block, gross_ratio=self.gross_ratio)
+
+
+LATENCY_FALLBACK = LatencyCalibration(100.0, 15.0)
+"""Without history: measured to keep the bound where one version wanders by 10 % for half a minute."""
 
 
 class Memory(msgspec.Struct, frozen=True, array_like=True):
@@ -67,22 +87,27 @@ class Memory(msgspec.Struct, frozen=True, array_like=True):
     stable: tuple[float, ...]
 
 
+class Tails(msgspec.Struct, frozen=True, array_like=True):
+    """Bets that the arm exceeds bounds too often: `chosen` are their indexes, None before stable was seen enough."""
+
+    idle: float = 0.5
+    chosen: tuple[int, ...] | None = None
+    stakes: tuple[tuple[float, ...], ...] = ()
+
+
 class LatencyEvidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole state, plain JSON. Buckets are one more than `bounds`: the last is unbounded.
 
-    `idle` and `idle_tails` are the stakes that wait for an onset; `chosen` the bounds (by index) that `tails` bets
-    on, None before stable was seen enough; `tails` their stakes.
+    `idle` is the stake of the whole that waits for an onset; `arm` and `stable` are the open block.
     """
 
     bounds: tuple[float, ...]
     memories: tuple[Memory, ...] = ()
     idle: float = 0.5
-    idle_tails: float = 0.5
-    chosen: tuple[int, ...] | None = None
-    tails: tuple[tuple[float, ...], ...] = ()
+    tails: Tails = Tails()
+    gross: Tails = Tails()
     kind: str = "whole"
     arm: tuple[int, ...] = ()
-    """The open block."""
     stable: tuple[int, ...] = ()
     opened: float | None = None
     at: float | None = None
@@ -145,51 +170,81 @@ def update_latency(
     if state.at is not None and at <= state.at:
         return state
     opened = state.opened if state.opened is not None else (state.at if state.at is not None else at - 1.0)
+    since = state.at if state.at is not None else at - 1.0
+    empty = (0,) * len(state.arm)
+    own, other = _added(empty, arm, state.bounds), _added(empty, stable, state.bounds)
+    past = tuple(map(operator.add, state.memories[0].stable, state.stable))
+    gross = _bet(
+        state.gross, own, other, past, GROSS_TAILS, GROSSLY_WORSE,
+        settings.gross_ratio, settings.gross_clump, _due(settings, at - since),
+    )  # fmt: skip
     grown = msgspec.structs.replace(
-        state, arm=_added(state.arm, arm, state.bounds), stable=_added(state.stable, stable, state.bounds),
-        opened=opened, at=at,
+        state, arm=tuple(map(operator.add, state.arm, own)), stable=tuple(map(operator.add, state.stable, other)),
+        gross=gross, opened=opened, at=at,
     )  # fmt: skip
     # A millisecond of tolerance: readings a second apart are never exactly a second apart.
     if not close_block and at - opened < settings.block - 0.001:
-        return grown
-    closed = _close(grown, settings, max(1.0, at - opened))
+        return _noted(grown)
+    return _noted(_close(grown, settings, at - opened))
+
+
+def _noted(closed: LatencyEvidence) -> LatencyEvidence:
     return msgspec.structs.replace(closed, largest=max(closed.largest, latency_log_e(closed)))
 
 
 def latency_log_e(state: LatencyEvidence) -> float:
     """Return the natural logarithm of the evidence now: 0 is none, ln(100) is 100 to 1."""
-    whole = math.log(state.idle + math.fsum(memory.stake for memory in state.memories) / len(state.memories))
-    if state.kind == "whole":
-        return whole
-    count = len(state.tails) * len(WORSE)
-    placed = math.fsum(map(math.fsum, state.tails)) / count if count else 0.5
-    tails = math.log(state.idle_tails + placed)
-    return tails if state.kind == "tails" else min(whole, tails)
+    whole = state.idle + math.fsum(memory.stake for memory in state.memories) / len(state.memories)
+    if state.kind != "whole":
+        whole = _value(state.tails) if state.kind == "tails" else min(whole, _value(state.tails))
+    return math.log(0.5 * whole + 0.5 * _value(state.gross))
+
+
+def _value(tails: Tails) -> float:
+    count = sum(map(len, tails.stakes))
+    return tails.idle + (math.fsum(map(math.fsum, tails.stakes)) / count if count else 0.5)
 
 
 def calibrate_latency(
     halves: Sequence[tuple[Histogram, Histogram]], bounds: Sequence[float], step: float = 1.0
-) -> Calibration:
+) -> LatencyCalibration:
     """Return how slow requests of this service hang together, from both halves of stable; `step` in seconds.
 
     Each bound that tells something is asked as if "slower than it" were an error; the most careful answer counts.
-    Too short a history gives `LATENCY_FALLBACK`.
+    The gross channel tolerates what half of stable shows against the other now and then. Too short a history gives
+    `LATENCY_FALLBACK`.
     """
     kept = merged_bounds(bounds)
     empty = (0,) * (len(kept) + 1)
     counted = [(_added(empty, one, kept), _added(empty, two, kept)) for one, two in halves]
     whole = tuple(float(sum(one[k] + two[k] for one, two in counted)) for k in range(len(empty)))
     seconds = len(halves) * step
-    chosen = _informative(whole)
+    chosen = _informative(whole, TAILS)
     if seconds < SHORTEST_HISTORY or not chosen:
-        return Calibration(LATENCY_FALLBACK.clump, LATENCY_FALLBACK.block, seconds)
+        return msgspec.structs.replace(LATENCY_FALLBACK, seconds=seconds)
     found = [
-        calibrate(
-            [(Counts(sum(a), sum(a[k + 1 :])), Counts(sum(b), sum(b[k + 1 :]))) for a, b in counted], step
-        )
+        calibrate([(Counts(sum(a), sum(a[k + 1 :])), Counts(sum(b), sum(b[k + 1 :]))) for a, b in counted], step)
         for k in chosen
-    ]  # fmt: skip
-    return Calibration(max(one.clump for one in found), max(one.block for one in found), seconds)
+    ]
+    wander = max(_wander(counted, k, max(1, round(30 / step))) for k in chosen)
+    return LatencyCalibration(
+        max(one.clump for one in found), max(one.block for one in found), seconds,
+        min(100.0, max(DEFAULT.gross_ratio, math.exp(3 * wander))),
+    )  # fmt: skip
+
+
+def _wander(counted: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], index: int, length: int) -> float:
+    """Return the standard deviation, beyond chance, of the log of how often one half exceeds a bound to the other."""
+    found = []
+    for start in range(0, len(counted) - length + 1, length):
+        rows = counted[start : start + length]
+        requests, others = sum(sum(one) for one, _ in rows), sum(sum(two) for _, two in rows)
+        above = sum(sum(one[index + 1 :]) for one, _ in rows)
+        others_above = sum(sum(two[index + 1 :]) for _, two in rows)
+        if min(above, others_above) >= 10:
+            off = math.log(above / requests) - math.log(others_above / others)
+            found.append(off**2 - 1 / above - 1 / others_above)
+    return math.sqrt(max(0.0, math.fsum(found) / len(found))) if len(found) >= 10 else 0.0
 
 
 def _added(counts: tuple[int, ...], more: Histogram, bounds: tuple[float, ...]) -> tuple[int, ...]:
@@ -201,18 +256,22 @@ def _added(counts: tuple[int, ...], more: Histogram, bounds: tuple[float, ...]) 
 
 def _close(state: LatencyEvidence, settings: LatencySettings, seconds: float) -> LatencyEvidence:
     """Turn the open block into factors, and only then remember it."""
-    due = min(LONGEST_HAZARD, 1 - (1 - settings.hazard) ** seconds)
-    changes: dict[str, object] = {}
+    due = _due(settings, seconds)
+    tails = state.tails
     if settings.kind != "whole":
-        changes |= _tails(state, settings, due)
+        past = state.memories[0].stable
+        tails = _bet(
+            state.tails, state.arm, state.stable, past, TAILS, WORSE, settings.ratio, settings.clump, due
+        )  # fmt: skip
     injected = state.idle * due
     memories = tuple(
-        _remembered(memory, state, injected, settings, 0.5 ** (seconds / half_life))
+        _remembered(memory, state, injected, settings, 0.5 ** (max(1.0, seconds) / half_life))
         for memory, half_life in zip(state.memories, HALF_LIVES, strict=True)
     )
     empty = (0,) * len(state.arm)
-    changes |= {"memories": memories, "idle": state.idle - injected, "arm": empty, "stable": empty, "opened": state.at}
-    return msgspec.structs.replace(state, **changes)
+    return msgspec.structs.replace(
+        state, memories=memories, idle=state.idle - injected, tails=tails, arm=empty, stable=empty, opened=state.at
+    )
 
 
 def _remembered(
@@ -252,44 +311,62 @@ def _whole_log_factor(
     return factor / max(1.0, min(settings.clump, requests + others))
 
 
-def _tails(state: LatencyEvidence, settings: LatencySettings, due: float) -> dict[str, object]:
-    """Bet on each chosen bound that the arm is slower than it more often than is tolerated."""
-    chosen, tails = state.chosen, state.tails
+def _bet(
+    tails: Tails,
+    arm: tuple[int, ...],
+    stable: tuple[int, ...],
+    past: tuple[float, ...],
+    span: tuple[float, float],
+    alternatives: tuple[float, ...],
+    ratio: float,
+    clump: float,
+    due: float,
+) -> Tails:
+    """Bet on each chosen bound that the arm exceeds it more than `ratio` times as often as stable."""
+    chosen, stakes = tails.chosen, tails.stakes
     if chosen is None:
-        chosen = _informative(state.memories[0].stable)
+        chosen = _informative(past, span)
         if chosen is None:
-            return {}
-        tails = ((0.5,) * len(WORSE),) * len(chosen)
-    injected = state.idle_tails * due
-    requests, others = sum(state.arm), sum(state.stable)
+            return tails
+        stakes = ((0.5,) * len(alternatives),) * len(chosen)
+    injected = tails.idle * due
+    requests, others = sum(arm), sum(stable)
+    weighed = requests * ratio
     grown = []
-    for index, stakes in zip(chosen, tails, strict=True):
-        above, others_above = sum(state.arm[index + 1 :]), sum(state.stable[index + 1 :])
+    for index, bets in zip(chosen, stakes, strict=True):
+        above, others_above = sum(arm[index + 1 :]), sum(stable[index + 1 :])
         total = above + others_above
         if not total or not requests or not others:
-            grown.append(tuple(stake + injected for stake in stakes))
+            grown.append(tuple(stake + injected for stake in bets))
             continue
-        weighed = requests * settings.ratio
         tolerated = weighed / (weighed + others)
-        shares = (weighed * worse / (weighed * worse + others) for worse in WORSE)
+        shares = (weighed * worse / (weighed * worse + others) for worse in alternatives)
         grown.append(
             tuple(
-                _grow(stake + injected, relative_log_factor(above, total, tolerated, share, settings.clump))
-                for stake, share in zip(stakes, shares, strict=True)
+                _grow(stake + injected, relative_log_factor(above, total, tolerated, share, clump))
+                for stake, share in zip(bets, shares, strict=True)
             )
         )
-    return {"chosen": chosen, "tails": tuple(grown), "idle_tails": state.idle_tails - injected}
+    return Tails(tails.idle - injected, chosen, tuple(grown))
 
 
-def _informative(stable: tuple[float, ...]) -> tuple[int, ...] | None:
-    """Return the bounds that some but not most of stable's requests exceed, and the first that almost none does."""
+def _informative(stable: tuple[float, ...], span: tuple[float, float]) -> tuple[int, ...] | None:
+    """Return the bounds that some but not most of stable's requests exceed, and the first that almost none does.
+
+    None before stable has answered enough.
+    """
     total = math.fsum(stable)
     if total < ENOUGH:
         return None
+    least, most = span
     above = [math.fsum(stable[index + 1 :]) / total for index in range(len(stable) - 1)]
-    chosen = [index for index, tail in enumerate(above) if LEAST_TAIL < tail < LARGEST_TAIL]
-    rare = [index for index, tail in enumerate(above) if tail <= LEAST_TAIL]
+    chosen = [index for index, tail in enumerate(above) if least < tail < most]
+    rare = [index for index, tail in enumerate(above) if tail <= least]
     return tuple(chosen + rare[:1])
+
+
+def _due(settings: LatencySettings, seconds: float) -> float:
+    return min(LONGEST_HAZARD, 1 - math.pow(1 - settings.hazard, max(1.0, seconds)))
 
 
 def _grow(stake: float, log_factor: float) -> float:

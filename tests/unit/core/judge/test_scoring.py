@@ -154,7 +154,7 @@ class TestScore:
 
     @given(
         st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["Pass", "High", "Low", "Nodata"])), max_size=12),
-        st.dictionaries(st.sampled_from("abc"), st.floats(0, 33), max_size=3),
+        st.dictionaries(st.sampled_from("abc"), st.floats(0.5, 33), max_size=3),
     )
     def test_the_score_is_between_its_bounds_and_grows_with_every_pass(
         self, drawn: list[tuple[str, str]], weights: dict[str, float]

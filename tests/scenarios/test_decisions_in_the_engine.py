@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from test_releases_in_the_engine import CANARY, Forge, World
 
+from forge.cli.main import run_command
 from forge.cli.stories import explanation_of
 from forge.engine.recording import read, rules
 from forge.engine.records import replay_all, stored_decisions
@@ -128,3 +129,68 @@ def _forge_a_reading(body: bytes) -> bytes | None:
             ticks = (*segment.ticks[:at], msgspec.structs.replace(tick, observation=seen), *segment.ticks[at + 1 :])
             return zlib.compress(msgspec.json.encode(msgspec.structs.replace(segment, ticks=ticks)))
     return None
+
+
+@pytest.fixture
+async def project(tmp_path: Path, world: World) -> Path:
+    """A project with a good and a bad release on record."""
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "pipeline.yaml").write_text("jobs: {a: {steps: [{run: 'true'}]}}\n")
+    (tmp_path / ".forge").mkdir()
+    async with Forge(f"sqlite:///{tmp_path / '.forge' / 'forge.db'}", tmp_path, world) as forge:
+        await forge.released("1.0")
+        world.broken.add("1.1")
+        await forge.released("1.1")
+    return tmp_path
+
+
+async def command(project: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Run a command line as a person does; return its exit code and all that it printed."""
+    code = await asyncio.to_thread(run_command, ["-C", str(project), *words])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+async def test_the_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = await command(project, capsys, "audit", "verify")
+    assert code == 0, text
+    assert text.count("every one fits the chain") == 2
+    code, text = await command(project, capsys, "audit", "replay", "production")
+    assert code == 0, text
+    assert "decisions replayed, all the same" in text
+    code, text = await command(project, capsys, "explain", "production-2")
+    assert code == 0, text
+    assert "production-2 releases 1.1 in production: rolled back" in text
+    assert "What decided" in text
+    code, text = await command(project, capsys, "explain", "production-2", "-o", "json")
+    assert msgspec.json.decode(text)["rolled_back_to"] == "1.0"
+    code, text = await command(project, capsys, "explain", "prodction-2")
+    assert code == 2
+    assert "did you mean `production-2`?" in text
+    code, text = await command(project, capsys, "audit", "log", "production", "-o", "json")
+    events = msgspec.json.decode(text)
+    assert code == 0
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert all(event["hash"] for event in events)
+    code, text = await command(project, capsys, "audit", "log", "--decisions", "-o", "json")
+    records = msgspec.json.decode(text)
+    assert {"now", "observation", "after"} <= records[0]["record"]["ticks"][0].keys()
+    code, text = await command(project, capsys, "audit", "log", "--decisions")
+    assert "production" in text
+    code, text = await command(project, capsys, "audit", "log", "run-9")
+    assert code == 2
+
+
+async def test_the_commands_find_what_was_forged(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{project / '.forge' / 'forge.db'}"
+    change(url, "UPDATE decisions SET machine = {} WHERE seq = 3", b"env-7")
+    code, text = await command(project, capsys, "audit", "verify")
+    assert code == 1
+    assert "record 3 is the first that does not fit" in text
+    code, text = await command(project, capsys, "audit", "verify", "-o", "json")
+    assert code == 1
+    assert msgspec.json.decode(text)["decisions"]["first_wrong"] == 3
+    change(url, "UPDATE decisions SET body = {} WHERE seq = 3", b"x")
+    code, text = await command(project, capsys, "audit", "replay")
+    assert code == 1, text
+    assert "record 3" in text

@@ -9,7 +9,7 @@ import typer
 
 from forge.cli.options import Output
 from forge.cli.session import Session, say, session_of
-from forge.model.errors import ExitCode
+from forge.model.errors import CorruptData, ExitCode
 
 if TYPE_CHECKING:
     from forge.core.release.replay import Replayed
@@ -66,7 +66,11 @@ def replay(
         from forge.engine.records import replay_all
 
         machine = await find_environment(engine, environment) if environment else None
-        found = await replay_all(engine.store, machine)
+        try:
+            found = await replay_all(engine.store, machine)
+        except CorruptData as error:
+            say(f"{error.message}; {error.hint}")
+            return ExitCode.DID_NOT_SUCCEED
         if output in {"json", "yaml"}:
             say(document(found, output))
         else:

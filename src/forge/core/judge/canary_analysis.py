@@ -3,6 +3,7 @@ intervals over all of them, as a canary stage with a growing lookback does (scor
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ METRICS = (
 MOST_BUCKETS = 240
 
 
-class AnalysisSettings(msgspec.Struct, frozen=True):
+class AnalysisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`step`: seconds of one value; `interval`: seconds between scores; `lifetime`: seconds until the last one."""
 
     step: float = 60.0
@@ -30,6 +31,17 @@ class AnalysisSettings(msgspec.Struct, frozen=True):
     passing: float = 95.0
     weights: dict[str, float] = {}
     metrics: tuple[Metric, ...] = METRICS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= self.interval <= self.lifetime:
+            raise ValueError("`step` is more than 0, `interval` at least `step`, and `lifetime` at least `interval`")
+        if not 0 <= self.marginal <= self.passing <= 100:
+            raise ValueError("`marginal` is at most `passing`, and both are scores from 0 to 100")
+        if unknown := {metric.name for metric in self.metrics} - {metric.name for metric in METRICS}:
+            raise ValueError(f"there is no metric {', '.join(sorted(unknown))}")
+        groups = {group for metric in self.metrics for group in metric.groups}
+        if self.weights.keys() - groups or math.fsum(self.weights.values()) > 100:
+            raise ValueError(f"`weights` are of {', '.join(sorted(groups))} and sum to at most 100")
 
 
 class Lookback(msgspec.Struct, frozen=True):

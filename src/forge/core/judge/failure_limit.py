@@ -19,7 +19,7 @@ from forge.model.strategy import Threshold
 from forge.model.units import format_duration
 
 
-class FailureLimit(msgspec.Struct, frozen=True):
+class FailureLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to look, and how much to forgive.
 
     `interval`: seconds between looks; `initial_delay` seconds before the first (None: one interval, so that a
@@ -36,6 +36,16 @@ class FailureLimit(msgspec.Struct, frozen=True):
     consecutive_error_limit: int = 4
     iterations: int = 1
     missing: Literal["error", "failed"] = "error"
+
+    def __post_init__(self) -> None:
+        if self.interval <= 0:
+            raise ValueError(f"`interval` is more than 0 seconds, not {self.interval:g}")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"`count` is at least 1, not {self.count}")
+        if self.failure_limit < -1 or self.consecutive_error_limit < 0:
+            raise ValueError(
+                "`failure_limit` is at least 0, or -1 to forgive all; `consecutive_error_limit` at least 0"
+            )
 
 
 def argo(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from forge.core.judge.base import Judge
-from forge.core.judge.canary_analysis import MannWhitneyJudge
+from forge.core.judge.canary_analysis import AnalysisSettings, MannWhitneyJudge
 from forge.core.judge.classic import NoJudge, ThresholdJudge
-from forge.core.judge.failure_limit import FailureLimitJudge
+from forge.core.judge.failure_limit import FailureLimit, FailureLimitJudge
 from forge.core.judge.sequential import SequentialJudge
 from forge.core.judge.settings import SequentialSettings
 from forge.model.errors import UsageError
@@ -21,6 +23,12 @@ JUDGES: dict[str, Judge] = {
     "failure_limit": FailureLimitJudge(),
     "mann_whitney": MannWhitneyJudge(),
     "none": NoJudge(),
+}
+
+_MADE_OF: dict[str, tuple[Any, Callable[[Any], Judge]]] = {
+    "sequential": (SequentialSettings, SequentialJudge),
+    "failure_limit": (FailureLimit, FailureLimitJudge),
+    "mann_whitney": (AnalysisSettings, MannWhitneyJudge),
 }
 
 
@@ -40,9 +48,11 @@ def judge_of(plan: EnvironmentPlan) -> Judge:
     judge = judge_named(plan.judge)
     if not plan.judge_config:
         return judge
-    if plan.judge != "sequential":
-        raise UsageError(f"the judge `{plan.judge}` has nothing to set", hint="only `sequential` has settings")
+    if plan.judge not in _MADE_OF:
+        settable = ", ".join(f"`{name}`" for name in _MADE_OF)
+        raise UsageError(f"the judge `{plan.judge}` has nothing to set", hint=f"only {settable} have settings")
+    kind, made = _MADE_OF[plan.judge]
     try:
-        return SequentialJudge(msgspec.convert(plan.judge_config, SequentialSettings))
+        return made(msgspec.convert(plan.judge_config, kind))
     except msgspec.ValidationError as error:
-        raise UsageError(f"the settings of the judge `sequential` are wrong: {error}") from None
+        raise UsageError(f"the settings of the judge `{plan.judge}` are wrong: {error}") from None

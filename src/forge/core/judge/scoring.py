@@ -24,7 +24,7 @@ LEVEL, TOLERANCE = 0.98, 0.25
 """The interval's confidence, and the part of the Hodges-Lehmann estimate that it must clear."""
 
 
-class EffectSize(msgspec.Struct, frozen=True):
+class EffectSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How large a significant change must be to count: as a ratio of means (`mean_ratio`), or as the chance that
     a value of the arm is above one of stable (`cles`, 0.5: the same). `allowed_increase` 1.2: up to 20 % more.
 
@@ -36,7 +36,7 @@ class EffectSize(msgspec.Struct, frozen=True):
     allowed_decrease: float | None = None
 
 
-class Metric(msgspec.Struct, frozen=True):
+class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One metric and how it is classified. `nan`: what a missing value becomes; `outliers`: whether values beyond
     three interquartile ranges are dropped."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from forge.core.judge.base import Judge, Series
+from forge.core.judge.calibrate import FALLBACK, Calibration
 from forge.core.release.state import ReleaseState
 from forge.model.strategy import Strategy
 from forge.model.traffic import Sample
@@ -40,13 +41,18 @@ def judge_recorded(
     strategy: Strategy | None = None,
     since: float | None = None,
     replicas: int = 1,
+    weights: Sequence[int] = (),
+    calibration: Calibration = FALLBACK,
 ) -> RecordedVerdict:
     """Let `judge` see the readings one by one, oldest first; both are cumulative and ascend in time.
 
-    `since`: the time from which they count (None: from the first of `arm`). Raises ValueError without readings.
+    `since`: the time from which they count (None: from the first of `arm`); `weights`: the arm's basis points at
+    each reading, where they are known. Raises ValueError without readings, or when there are not as many weights.
     """
     if not arm:
         raise ValueError(f"there are no readings of {version}")
+    if weights and len(weights) != len(arm):
+        raise ValueError(f"there are {len(weights)} weights for {len(arm)} readings")
     since = arm[0].at if since is None else since
     release = ReleaseState(
         "recorded-1", version, strategy or Strategy(), "progressing", created_at=since, started_at=since,
@@ -62,11 +68,12 @@ def judge_recorded(
         shown = arm[first : index + 1] if first == 0 else (arm[0], *arm[first : index + 1])
         last = bisect_left(stable_times, now + 0.001)
         other = stable[bisect_left(stable_times, now - HORIZON) : last]
+        split = (weights[index],) if weights else ()
         verdict, state = judge.judge(
             state,
             release,
-            Series(version, tuple(shown), since, replicas),
-            Series(stable_version, tuple(other), since, replicas),
+            Series(version, tuple(shown), since, replicas, split, calibration),
+            Series(stable_version, tuple(other), since, replicas, calibration=calibration),
             now,
         )
         at = said.at if said is not None and said.kind == verdict.kind else now

@@ -140,7 +140,8 @@ class World:
     def settle(self, limit: int = 900) -> World:
         """Tick until the environment is at rest."""
         for _ in range(limit):
-            if self.tick().wake_at is None:
+            wake_at = self.tick().wake_at
+            if wake_at is None or wake_at > self.now + 60:
                 return self
         raise AssertionError("never at rest:\n" + "\n".join(self.log[-25:]))
 

@@ -53,10 +53,14 @@ def promote(
     environment: EnvironmentName,
     full: Annotated[bool, typer.Option("--full", help="Skip all steps and gates that are left.")] = False,
     release: Release = "",
+    override: Annotated[
+        str, typer.Option("--override", metavar="REASON", help="Pass freezes, windows, rate and budget; recorded.")
+    ] = "",
     wait: Wait = False,
 ) -> None:
     """Let a release take its next step: open the gate or end the pause that it stands at."""
-    _command(context, environment, "promote", {"release": release, "full": full}, wait=wait)
+    payload = {"release": release, "full": full, "override": override}
+    _command(context, environment, "promote", payload, wait=wait)
 
 
 @app.command("approve")

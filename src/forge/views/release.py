@@ -57,6 +57,11 @@ class ReleaseView(msgspec.Struct, frozen=True):
     waits_for: str = ""
     earliest: float | None = None
     votes: tuple[str, ...] = ()
+    held_by: tuple[str, ...] = ()
+    """The policy gates that keep it from starting or growing: freeze, window, rate, budget, burn, approval."""
+    fix: bool = False
+    override: str = ""
+    """Who let it pass the policy, and why."""
     next: tuple[str, ...] = ()
 
     @property
@@ -100,6 +105,9 @@ def release_view(state: EnvironmentState, release: ReleaseState, now: float) -> 
         waits_for="" if release.status in RELEASE_FINAL else release.waits_for,
         earliest=None if release.status in RELEASE_FINAL else release.earliest,
         votes=release.votes,
+        held_by=() if release.status in RELEASE_FINAL else release.held_by,
+        fix=release.fix,
+        override=release.override,
         next=_next_commands(state.name, release),
     )
 
@@ -133,6 +141,10 @@ def _steps(strategy: Strategy, release: ReleaseState) -> tuple[StrategyStepView,
     return tuple(StrategyStepView(describe_step(step), is_) for step, is_ in zip(strategy.steps, states, strict=True))
 
 
+NOT_PASSED = ((), ("approval",))
+"""What a person has no reason to pass, or cannot: no gate, and approvals alone."""
+
+
 def _next_commands(environment: str, release: ReleaseState) -> tuple[str, ...]:
     if release.status in {"aborted", "rolled_back", "failed"}:
         return (f"forge release retry {environment}",)
@@ -140,6 +152,13 @@ def _next_commands(environment: str, release: ReleaseState) -> tuple[str, ...]:
         return (f"forge rollback {environment}",)
     if release.status in {"promoted", "superseded"}:
         return ()
+    if release.status == "queued":
+        named = f"{environment} --release {release.id}"
+        approve = (f"forge release approve {named}",) if "approval" in release.held_by else ()
+        passing = (f"forge release promote {named} --override REASON",) if release.held_by not in NOT_PASSED else ()
+        return (*approve, *passing, f"forge release abort {named}")
+    if release.held_by and release.status == "progressing":
+        return (f"forge release promote {environment} --override REASON", f"forge release abort {environment}")
     if release.status == "waiting_approval":
         return (f"forge release approve {environment}", f"forge release abort {environment}")
     if release.status == "paused":

@@ -28,14 +28,17 @@ _NO_POLICY = ReleasePolicy()
 
 
 def policy_of(tick: Tick) -> ReleasePolicy:
-    """Return the gates of the environment's policy. Raises msgspec.ValidationError when it cannot be read."""
+    """Return the gates of the environment's policy; none when it cannot be read: then no release is accepted."""
     given = {key: value for key, value in tick.state.plan.policy.items() if key in GATE_KEYS}
     return _read(msgspec.json.encode(given)) if given else _NO_POLICY
 
 
 @lru_cache(maxsize=64)
 def _read(policy: bytes) -> ReleasePolicy:
-    return msgspec.json.decode(policy, type=ReleasePolicy)
+    try:
+        return msgspec.json.decode(policy, type=ReleasePolicy)
+    except msgspec.ValidationError:
+        return _NO_POLICY
 
 
 def unreadable(policy: dict[str, Any]) -> str:

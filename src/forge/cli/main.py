@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from forge.cli import (
+    analyse,
     approvals,
     artifacts,
     audit,
@@ -50,6 +51,7 @@ for room in (
     explanations,
     environments,
     simulate,
+    analyse,
     doctor,
     audit,
     shell,

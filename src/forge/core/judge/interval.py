@@ -7,6 +7,7 @@ is the Beta(1/2, 1/2) mixture of Robbins (1970), valid at every number of reques
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -77,3 +78,34 @@ def upper_rate(errors: int, requests: int, level: float = 0.95) -> float:
         else:
             high = middle
     return high
+
+
+def interval_of(blocks: Sequence[tuple[Counts, Counts]], clump: float = 1.0) -> RatioInterval:
+    """Return the state after all of `blocks` (arm, stable) at once: what `update_interval` says one by one."""
+    terms = [
+        (arm.errors, arm.requests, stable.requests, arm.errors + stable.errors)
+        for arm, stable in blocks
+        if arm.errors + stable.errors and arm.requests and stable.requests
+    ]
+    if not terms:
+        return RatioInterval()
+    votes = [min(total, max(1.0, clump)) for _, _, _, total in terms]
+    slope = math.fsum(errors / vote for (errors, *_), vote in zip(terms, votes, strict=True))
+    flat = [(own, other, total / vote) for (_, own, other, total), vote in zip(terms, votes, strict=True)]
+    log = math.log
+    grown = [
+        point * slope - sum([part * log(own * weight + other) for own, other, part in flat])
+        for point, weight in zip(GRID, WEIGHTS, strict=True)
+    ]
+    top = max(grown)
+    return RatioInterval(tuple(round(max(value - top, -999.0), 4) for value in grown))
+
+
+def excluded(errors: int, requests: int, rate: float, level: float = 0.95) -> bool:
+    """Whether `errors` of `requests` exclude `rate` and all above it: `upper_rate` below it, in one step."""
+    if requests <= 0 or not errors / requests < rate < 1:
+        return requests > 0 and rate >= 1
+    good = requests - errors
+    mixture = math.lgamma(errors + 0.5) + math.lgamma(good + 0.5) - math.lgamma(requests + 1.0) - math.log(math.pi)
+    told = (errors * math.log(rate) if errors else 0.0) + good * math.log1p(-rate)
+    return told <= mixture - math.log(1 / (1 - level))

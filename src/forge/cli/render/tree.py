@@ -261,6 +261,7 @@ def _planned_step(step: StepOutline, paint: Paint) -> Node:
         what = deploy.version or deploy.artifact
         replicas = f", {counted(deploy.replicas, 'replica')}" if deploy.replicas else ""
         node.below.append(Node(f"{deploy.strategy}: {what} to {deploy.environment}{replicas}"))
+        node.below += [Node(f"{paint.icon('waiting_approval')} starts {words}") for words in deploy.gates]
         node.below += [Node(words) for words in deploy.steps]
         node.below += [Node(f"back if {words}") for words in deploy.checks]
     node.below += [Node(f"fails if {words}") for words in step.checks]

@@ -8,8 +8,10 @@ import msgspec
 
 from forge.core.pipeline.graph import dependencies
 from forge.core.pipeline.order import waves
+from forge.core.policy.wording import gate_words
 from forge.model.configs import DeployConfig, VerifyConfig
 from forge.model.plan import Approval, EnvironmentPlan, JobPlan, Plan, Scalar, StepPlan
+from forge.model.policy import GATE_KEYS, ReleasePolicy
 from forge.model.strategy import Strategy, StrategyStep, Threshold
 from forge.model.units import format_duration, format_size, format_weight
 
@@ -27,6 +29,8 @@ class DeployOutline(msgspec.Struct, frozen=True):
     minimal_seconds: float
     people: int
     """How often it waits for a person."""
+    gates: tuple[str, ...] = ()
+    """What the environment's policy asks for, in words."""
 
 
 class StepOutline(msgspec.Struct, frozen=True):
@@ -139,7 +143,16 @@ def _deploy(config: DeployConfig, plan: Plan) -> DeployOutline:
         replicas=_replicas(config, plan),
         minimal_seconds=minimal_seconds(strategy) if config.wait else 0.0,
         people=sum(bool(step.until_resumed or step.approval) for step in strategy.steps) + (not strategy.auto_promote),
+        gates=_gates(config.environment, plan),
     )
+
+
+def _gates(environment: str, plan: Plan) -> tuple[str, ...]:
+    for each in plan.environments:
+        if each.name == environment:
+            given = {key: value for key, value in each.policy.items() if key in GATE_KEYS}
+            return gate_words(msgspec.convert(given, ReleasePolicy))
+    return ()
 
 
 def _replicas(config: DeployConfig, plan: Plan) -> int:

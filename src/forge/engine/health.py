@@ -127,12 +127,12 @@ async def check_database(project: Project) -> AsyncIterator[Finding]:
         return
     try:
         yield Finding("database", "ok", shown)
-        broken = await store.log.verify()
-        if broken is None:
-            yield Finding("log", "ok", "the hash chain is whole")
-        else:
-            hint = "somebody changed the database by hand; restore it from a backup"
-            yield Finding("log", "fail", f"record {broken} does not fit the hash chain", hint)
+        for name, broken in (("log", await store.log.verify()), ("decisions", await store.decisions.verify())):
+            if broken is None:
+                yield Finding(name, "ok", "the hash chain is whole")
+            else:
+                hint = "somebody changed the database by hand; restore it from a backup"
+                yield Finding(name, "fail", f"record {broken} does not fit the hash chain", hint)
         stranded = [
             record.id for record in await store.machines.newest("run", statuses=("queued", "running"), limit=100)
         ]

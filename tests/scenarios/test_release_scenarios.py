@@ -466,7 +466,7 @@ class TestA10AWaitingGate:
         world.deploy("1.4", canary(20, gate, 50))
         world.run(10)
         world.behaviour["1.4"] = Behaviour(failure_rate=1.0)
-        world.run(4)
+        world.run(8)
         assert world.release().status == "rolled_back"
         assert world.asked == {"1.3": WHOLE}
 
@@ -478,7 +478,7 @@ class TestA10AWaitingGate:
         world.run(2)
         assert world.release().status == "paused"
         world.behaviour["1.4"] = Behaviour(failure_rate=1.0)
-        assert world.until("rolled_back", limit=5)
+        assert world.until("rolled_back", limit=8)
 
 
 def test_a11_the_decision_uses_counts_and_says_them() -> None:

@@ -58,7 +58,7 @@ class World:
     """One environment, its users, and the engine's tick."""
 
     def __init__(
-        self, *, rps: int = 100, replicas: int = 2, policy: dict[str, Any] | None = None, judge: str = "threshold"
+        self, *, rps: int = 100, replicas: int = 2, policy: dict[str, Any] | None = None, judge: str = "sequential"
     ) -> None:
         self.now = START
         self.rps = rps

@@ -127,7 +127,7 @@ class EnvironmentPlan(msgspec.Struct, frozen=True):
     router_config: dict[str, Any] = {}
     signals: str = "envoy"
     signals_config: dict[str, Any] = {}
-    judge: str = "threshold"
+    judge: str = "sequential"
     judge_config: dict[str, Any] = {}
     """What is set of the judge, under the names of `core.judge.settings.SequentialSettings`."""
     policy: dict[str, Any] = {}

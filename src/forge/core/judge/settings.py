@@ -35,7 +35,7 @@ class SequentialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     prove: float | None = None
     latency: Literal["whole", "tails", "both"] = "both"
     latency_ratio: float = 1.25
-    latency_clump: float = 20.0
+    latency_clump: float = 5.0
     cpu: float = 1.5
     memory: float = 2.0
     clump: float | None = None
@@ -70,7 +70,7 @@ class SequentialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     def latencies(self, found: Calibration) -> LatencySettings:
         """Return the settings of the latency evidence."""
         return LatencySettings(
-            self.latency, self.latency_ratio, max(self.latency_clump, found.clump), max(found.block, 1.0)
+            self.latency, self.latency_ratio, max(self.latency_clump, found.clump), max(found.block, 5.0)
         )
 
     def slo(self, limit: float, found: Calibration) -> SloSettings:

@@ -19,16 +19,15 @@ from forge.core.pipeline.schema_base import (
     Positive,
     Section,
     Text,
-    choice,
     plain,
     wrong,
 )
+from forge.core.pipeline.schema_judge import JudgeModel
 from forge.core.pipeline.schema_policy import PolicyModel
 from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
 from forge.model.diagnostics import did_you_mean
 from forge.model.plan import EnvironmentPlan
 
-JUDGES = ("threshold",)
 _PLAIN_COMMAND = {"type": ["string", "array"]}
 
 
@@ -173,7 +172,7 @@ class EnvironmentModel(Section):
     target: TargetModel
     router: RouterModel = Field(default_factory=RouterModel)
     signals: SignalModel = Field(default_factory=SignalModel)
-    judge: Annotated[str, choice(*JUDGES)] = "threshold"
+    judge: JudgeModel = Field(default_factory=JudgeModel)
     policy: PolicyModel = Field(default_factory=PolicyModel)
 
     def plan(self, name: str) -> EnvironmentPlan:
@@ -182,6 +181,7 @@ class EnvironmentModel(Section):
             name=name,
             target_config=self.target.local.config(),
             router_config=self.router.envoy.config(),
-            judge=self.judge,
+            judge=self.judge.name,
+            judge_config=self.judge.config(),
             policy=self.policy.plan(),
         )

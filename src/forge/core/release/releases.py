@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from forge.core.judge.registry import JUDGES
+from forge.core.judge.registry import JUDGES, judge_of
 from forge.core.release.policing import held_at_start, note_start, unreadable
 from forge.core.release.rollback import Target, begin_rollback
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, VersionState
 from forge.core.release.tick import Tick, takes_over
 from forge.model.configs import DeployConfig
+from forge.model.errors import UsageError
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.model.traffic import Version
@@ -33,6 +34,11 @@ def start_deploy(
     )  # fmt: skip
     if plan.judge not in JUDGES:
         _end_at_once(tick, release, "failed", f"there is no judge `{plan.judge}`; there are {', '.join(JUDGES)}")
+        return
+    try:
+        judge_of(plan)
+    except UsageError as error:
+        _end_at_once(tick, release, "failed", error.message)
         return
     if problem := unreadable(plan.policy):
         _end_at_once(tick, release, "failed", f"the policy of {plan.name} cannot be read: {problem}")

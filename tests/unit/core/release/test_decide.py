@@ -184,7 +184,7 @@ class TestDeploy:
             "failed",
             f"there is no judge `oracle`; there are {', '.join(JUDGES)}",
         )
-        assert decision.state.plan.judge == "threshold"
+        assert decision.state.plan.judge == "sequential"
 
     def test_the_stable_version_again_is_promoted_at_once(self) -> None:
         same = {"id": "1.3", "config": {"replicas": 2}}

@@ -25,6 +25,7 @@ from forge.model.decision import Action, Decision, Event, Outcome
 from forge.model.errors import StaleLease
 from forge.store.contract import Claim, Record
 from forge.store.database import DatabaseStore, open_store
+from forge.store.statements import Statement
 
 
 class State(msgspec.Struct, frozen=True):
@@ -198,8 +199,22 @@ def child(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def prepare() -> None:
+    """Compile every statement once, before forking: each worker would do it for itself otherwise."""
+    import forge.store.postgresql  # noqa: F401
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("forge.store."):
+            for statement in vars(module).values():
+                if isinstance(statement, Statement):
+                    assert statement.sqlite
+                    assert statement.postgresql
+                    assert statement.constants is not None
+
+
 def main() -> None:
     """Serve until the input ends, then take all children along."""
+    prepare()
     children: set[int] = set()
     buffer = b""
     while True:

@@ -189,3 +189,14 @@ async def test_a_source_that_is_away_is_an_error_and_never_zeros(world) -> None:
     await world.break_source()
     with pytest.raises(DependencyFailed):
         await world.signals.read(["1.0"])
+
+
+async def test_where_replicas_can_be_told_apart_they_add_up_to_their_version(world) -> None:
+    await world.request(200, 5)
+    await world.request(500, 2)
+    sample = await read(world.signals)
+    if isinstance(world, MemoryWorld):
+        assert sample.groups == ()
+        return
+    assert len(sample.groups) == 1, "one replica"
+    assert (sum(requests for _, requests, _ in sample.groups), sum(errors for *_, errors in sample.groups)) == (7, 2)

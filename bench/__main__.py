@@ -13,6 +13,7 @@ PARTS = {
     "start": "bench.start",
     "jobs": "bench.many_jobs",
     "target": "bench.local_target",
+    "scale": "bench.scale",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

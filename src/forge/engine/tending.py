@@ -134,9 +134,9 @@ class Tending:
 
     async def _turn(self) -> float | None:
         """Tick once; return how long to sleep, or None when the machine can be given back."""
+        self._poke.clear()  # before anything can fail, or a database that is away is asked without a pause
         if self._record is None and not await self._load():
             return None
-        self._poke.clear()
         told, self._told = self._told, False
         commands = tuple(await self._store.inbox.of(self.claim.machine)) if told else ()
         # News without words (a place became free) came after the outcomes at hand: it gets a tick of its own.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
+from msgspec.structs import replace
+
 from forge.core.release.state import RELEASE_FINAL
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, StrategyStep, Threshold
@@ -113,6 +115,8 @@ def hunt(seed: int) -> int:
 def _calm(simulation: Simulation) -> int:
     """After all that: with everything working and everything aborted, Forge has to come to rest."""
     simulation.extra.append(("look", {}))
+    behaviours = simulation.world.behaviours
+    behaviours.update({name: replace(how, unready=0.0) for name, how in behaviours.items()})
     simulation.world.replicas.heal()
     last = simulation.decisions + CALM_STEPS
     while simulation.decisions < last and simulation.world.now < simulation.end:

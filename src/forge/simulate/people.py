@@ -47,7 +47,7 @@ class Desk:
 
     def deploy(self, version: str) -> dict[str, Any]:
         """Return the payload that asks for a release of a version."""
-        built = Version(version, artifact=f"sha-{version}", config={"replicas": self._story.replicas})
+        built = Version(version, config={"replicas": self._story.replicas})
         request = DeployConfig(self._story.plan.name, version=version, strategy=self._story.strategy)
         return {
             "request": msgspec.to_builtins(request),

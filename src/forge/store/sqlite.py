@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from forge.model.errors import DependencyFailed
 from forge.store import migrations
-from forge.store.clocks import wall
+from forge.store.clocks import leases, wall
 from forge.store.lanes import Job, Lanes, forget_cancelled
 from forge.store.statements import Row, Statement, Transaction, sqlite_dialect
 from forge.store.wakeups import Bell
@@ -212,7 +212,7 @@ class SqliteDatabase:
         try:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.create_function("forge_now", 0, self._clock)
-            connection.create_function("forge_lease_now", 0, time.monotonic)
+            connection.create_function("forge_lease_now", 0, leases)
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             return connection

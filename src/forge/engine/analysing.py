@@ -47,6 +47,9 @@ class Judged(msgspec.Struct, frozen=True):
     calibration: str = ""
     duration: float = 0.0
     """Seconds from the release's start to its last reading."""
+    all_failed: int = 0
+    """Failed requests of all arms: of the one that is told until its rollback, of others to the last reading."""
+    all_excess: float = 0.0
 
 
 def judge_release(
@@ -64,9 +67,17 @@ def judge_release(
     if not recorded.arms:
         nothing = Analysis(recorded.release, "hold", duration, "", None, None, None, 0, 0.0)
         return Judged(nothing, "the release has no arm beside stable", 0, duration=duration)
-    if judge == "sequential":
-        return _sequential(recorded, settings, duration, traced=traced)
-    return _classic(recorded, judge, strategy or Strategy(), duration)
+    told = (
+        _sequential(recorded, settings, duration, traced=traced)
+        if judge == "sequential"
+        else _classic(recorded, judge, strategy or Strategy(), duration)
+    )
+    failed, excess = 0, 0.0
+    for arm, readings in recorded.arms.items():
+        gone = told.analysis.verdict == "rollback" and arm == told.analysis.arm
+        cost = _cost(readings, recorded.stable, told.analysis.t_verdict if gone else duration)
+        failed, excess = failed + cost[0], excess + cost[2]
+    return msgspec.structs.replace(told, all_failed=failed, all_excess=excess)
 
 
 def rule_named(name: str) -> Judge:

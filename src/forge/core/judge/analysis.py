@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from forge.core.judge.calibrate import Calibration
-from forge.core.judge.combine import closed_log_e, combine_metrics
+from forge.core.judge.combine import closed_log_e, combine_metrics, log_mean
 from forge.core.judge.evidence import CountEvidence, Counts, fresh_counts, log_e, update_counts
 from forge.core.judge.interval import RatioInterval, excluded, interval_of, ratio_interval
 from forge.core.judge.latency import (
@@ -122,19 +122,31 @@ class _Arm:
 
     @property
     def log_e(self) -> float:
-        """All evidence against the arm now."""
+        """All evidence against the arm now: that it is worse than stable, or above the hard limit.
+
+        Their average is evidence too, so that one bound holds for both.
+        """
         metrics = {"errors": log_e(self.errors)}
         if self.latency is not None:
             metrics["latency"] = latency_log_e(self.latency)
-        return combine_metrics(self.shares, metrics)
+        worse = combine_metrics(self.shares, metrics)
+        part = self._limit_part
+        return worse if not part else log_mean([(1 - part, worse), (part, self._limit_log_e())])
 
-    def over_limit(self) -> bool:
-        """Whether the hard limit is proven to be exceeded, and not by stable as well."""
-        if self.slo is None or self.slo_settings is None:
-            return False
-        if slo_log_e(self.slo) < math.log(1 / self.slo_settings.alpha):
-            return False
-        return not self._shared_outage() or self.interval()[0] > self.settings.judge.ratio
+    @property
+    def by(self) -> Literal["evidence", "limit"]:
+        """Which of both says more."""
+        part = self._limit_part
+        return "limit" if part and math.log(part) + self._limit_log_e() > self.log_e - math.log(2) else "evidence"
+
+    @property
+    def _limit_part(self) -> float:
+        judge = self.settings.judge
+        return min(0.5, judge.slo_alpha / judge.alpha) if self.slo is not None else 0.0
+
+    def _limit_log_e(self) -> float:
+        """Evidence of the limit; nothing while stable is above it too."""
+        return slo_log_e(self.slo) if self.slo is not None and not self._shared_outage() else -700.0
 
     def interval(self, blocks: int | None = None) -> tuple[float, float]:
         """Return the ratios that the blocks so far do not exclude; the open block is shown too."""
@@ -259,10 +271,10 @@ def analyse_release(
                 arm.trace.append((at, now[name], len(arm.blocks)))
         # An arm that is out keeps its evidence: it was tested with the others.
         closed = closed_log_e({**out, **now}) if len(out) + len(now) > 1 else now
-        for name in [name for name in going if closed[name] >= needed or going[name].over_limit()]:
+        for name in [name for name in going if closed[name] >= needed]:
             arm = going.pop(name)
             out[name] = now[name]
-            ended.append(_rolled_back(arm, at, now[name], "evidence" if closed[name] >= needed else "limit"))
+            ended.append(_rolled_back(arm, at, now[name], arm.by))
     last = max([sample.at for readings in (*arms.values(), stable) for sample in readings[-1:]], default=0.0)
     rest = [_at_the_end(arm, last, step) for arm in going.values()]
     return ended + sorted(rest, key=lambda one: -one.largest)

@@ -6,7 +6,7 @@ CODE := src tests demo bench examples scripts
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-record picture lock clean
+.PHONY: help setup demo test check format bench bench-record hunt picture lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ bench: setup ## Measure against the floor, in turn (ratios; a few minutes)
 
 bench-record: setup ## Measure, and write bench/RESULTS.md
 	@$(BIN)/python -m bench --record
+
+hunt: setup ## Hunt for broken invariants over a million simulated decisions
+	@$(BIN)/python -m bench.hunt
 
 picture: setup ## Run the demo and draw docs/demo.svg from what it showed
 	@$(BIN)/python demo/picture.py

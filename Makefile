@@ -6,10 +6,10 @@ CODE := src tests demo bench examples scripts
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-record hunt picture lock clean
+.PHONY: help setup demo test check format bench bench-record hunt bench-judge bench-judge-record picture lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: ## Make .venv/ ready (the others do it by themselves)
 	@$(PYTHON) scripts/setup.py
@@ -36,6 +36,12 @@ bench: setup ## Measure against the floor, in turn (ratios; a few minutes)
 
 bench-record: setup ## Measure, and write bench/RESULTS.md
 	@$(BIN)/python -m bench --record
+
+bench-judge: setup ## False rollbacks and harm of every judge (QUICK=1: under a minute)
+	@$(BIN)/python -m bench.judge $(if $(QUICK),--quick)
+
+bench-judge-record: setup ## The same, and write docs/judge-results.md and .svg
+	@$(BIN)/python -m bench.judge --record
 
 hunt: setup ## Hunt for broken invariants over a million simulated decisions
 	@$(BIN)/python -m bench.hunt

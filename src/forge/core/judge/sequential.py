@@ -38,9 +38,8 @@ class SequentialJudge:
         self.settings = settings or SequentialSettings()
 
     def needs_data(self, release: ReleaseState) -> bool:
-        """Always: without data nothing can be judged, and nothing grows."""
-        del release
-        return True
+        """Always, unless it is the first version and has no checks: there is nothing to hold it against."""
+        return bool(release.previous or release.strategy.thresholds)
 
     def judge(
         self, state: dict[str, Any], release: ReleaseState, arm: Series, stable: Series, now: float

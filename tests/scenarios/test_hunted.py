@@ -22,6 +22,9 @@ FOUND = {
     2001402: "the same, in a blue-green release",
     91: "the same as 36, in another story",
     275: "the same as 36, beside a rollback",
+    3001737: "what an environment that was down came up for did not say what it waits for",
+    3004047: "going back to the version of a canary left the canary rolling back for ever",
+    3004147: "the same, beside two other releases",
 }
 
 

@@ -186,7 +186,10 @@ def _rollback(tick: Tick, command: Command) -> None:
             _refuse(tick, command, f"{tick.state.name} goes back to {to} already")
             return
         for release in tick.active:
-            begin_rollback(tick, release, "aborted", _because(command, f"rolled back to {to}"))
+            if release.version == to:
+                _give_way(tick, release, command)
+            else:
+                begin_rollback(tick, release, "aborted", _because(command, f"rolled back to {to}"))
         start_restore(tick, target, actor=command.actor, reason=_because(command, "rolled back"), key=key)
         return
     if not under_way and any(release.status == "rolling_back" for release in tick.active):
@@ -278,6 +281,13 @@ def _down(tick: Tick, command: Command) -> None:
     tick.say(
         "environment_down", f"{tick.state.name} was taken down by {command.actor or 'somebody'}", actor=command.actor
     )
+
+
+def _give_way(tick: Tick, release: ReleaseState, command: Command) -> None:
+    """End a release whose version is the one to go back to: taking its weight away and giving it back helps nobody."""
+    reason = _because(command, f"rolled back to {release.version} at once")
+    tick.put(replace(release, status="superseded", finished_at=tick.now, reason=reason, waits_for="", earliest=None))
+    tick.say("release_superseded", f"{release.id}: {reason}", release=release.id, version=release.version)
 
 
 def _chosen(tick: Tick, command: Command) -> list[ReleaseState]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from forge.core.release import policing
 from forge.core.release.commands import obey
 from forge.core.release.fulfil import in_effect, note_outcomes, route_traffic, settled, size_versions, tidy, wishes
@@ -40,6 +42,9 @@ def decide(
     for command in commands:
         obey(tick, command)
     if state.down or tick.state.down:
+        for release in [*tick.active, *tick.queued]:
+            if not release.waits_for:
+                tick.put(replace(release, waits_for=f"a first look at {state.name}, which is brought up again"))
         # Nothing was looked at while it was down: what it comes up for begins with a look.
         why = "; ".join(event.message for event in tick.events) or f"{state.name} is down"
         return Decision(tick.state, (), tuple(tick.events), None if tick.state.down else now, why=why)

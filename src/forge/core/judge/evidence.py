@@ -177,19 +177,20 @@ def _close(channel: Channel, at: float, ratio: float, rate: float, clump: float,
         tolerated = weighed / (weighed + stable.requests)
         shares = (weighed * worse / (weighed * worse + stable.requests) for worse in RATIOS)
         factors = (relative_log_factor(arm.errors, total, tolerated, share, clump) for share in shares)
-        relative = tuple(_grow(stake, factor) for stake, factor in zip(relative, factors, strict=True))
+        relative = tuple(grow(stake, factor) for stake, factor in zip(relative, factors, strict=True))
     absolute = tuple(stake + injected for stake in channel.absolute)
     if arm.requests and not silent:
         bound = max(1.0, min(arm.errors, clump))
         good = arm.requests - arm.errors
         absolute = tuple(
-            _grow(stake, (arm.errors * math.log(a) + good * math.log((1 - rate * a) / (1 - rate))) / bound)
+            grow(stake, (arm.errors * math.log(a) + good * math.log((1 - rate * a) / (1 - rate))) / bound)
             for stake, a in zip(absolute, multiples(rate), strict=True)
         )
     return Channel(channel.idle - injected, relative, absolute, opened=at)
 
 
-def _grow(stake: float, log_factor: float) -> float:
+def grow(stake: float, log_factor: float) -> float:
+    """Return the stake after a bet with that log factor: never infinite, and with nine digits."""
     grown = math.log(stake) + log_factor if stake > 0 else -math.inf
     if grown < -650:
         return 0.0

@@ -10,7 +10,7 @@ import math
 
 import msgspec
 
-from forge.core.judge.evidence import LARGEST, Counts
+from forge.core.judge.evidence import Counts, grow
 
 MULTIPLES = (1.25, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 19.9)
 
@@ -45,7 +45,7 @@ def update_slo(state: SloEvidence, settings: SloSettings, arm: Counts, at: float
     seconds = max(1.0, at - state.at) if state.at is not None else 1.0
     injected = state.idle * min(0.2, 1 - (1 - settings.hazard) ** seconds)
     stakes = tuple(
-        _grow(stake + injected, _log_factor(arm, settings, worse))
+        grow(stake + injected, _log_factor(arm, settings, worse))
         for stake, worse in zip(state.stakes, _multiples(settings.limit), strict=True)
     )
     grown = SloEvidence(stakes, state.idle - injected, at, state.largest)
@@ -65,10 +65,3 @@ def _log_factor(arm: Counts, settings: SloSettings, worse: float) -> float:
 
 def _multiples(limit: float) -> tuple[float, ...]:
     return tuple(worse for worse in MULTIPLES if limit * worse < 1) or ((1 + (1 / limit - 1) / 2),)
-
-
-def _grow(stake: float, log_factor: float) -> float:
-    grown = math.log(stake) + log_factor if stake > 0 else -math.inf
-    if grown < -650:
-        return 0.0
-    return LARGEST if grown > 640 else float(f"{math.exp(grown):.9g}")

@@ -61,6 +61,7 @@ def test_a_good_version_is_promoted_and_an_outage_is_caught() -> None:
 def test_the_counts_of_forge_are_those_of_its_users() -> None:
     """Forge reads counters as often as it looks; in the end it has counted every request of the release."""
     (told,) = simulate(one(Behaviour(errors=0.02, bad=True)), checked=True).releases
+    assert told.outcome == "caught"
     assert told.counted_failed == pytest.approx(told.failed, abs=10)
 
 

@@ -274,8 +274,8 @@ async def test_a_crash_at_any_write_changes_nothing(place):
     }  # fmt: skip
     assert writes > 12
     assert max(executions.values()) == 1
-    under_way = 0
-    for at, after in place.deaths(writes):
+    under_way, deaths = 0, list(place.deaths(writes))
+    for at, after in deaths:
         there = place()
         found, counted, _ = await run_with_crash(there, at, after=after)
         when = f"crash {'after' if after else 'before'} write {at} of {writes}"
@@ -285,7 +285,8 @@ async def test_a_crash_at_any_write_changes_nothing(place):
         assert len(repeated) <= 2, f"{when}: {repeated}"
         assert max(counted.values()) <= 2, when
         assert counted.keys() == executions.keys(), when
-    assert under_way, "the crashes did not hit steps that were under way"
+    # Where only some of the writes are crashed at, fewer of them hit a step.
+    assert under_way > (2 if len(deaths) >= 2 * writes else 0), "the crashes did not hit steps that were under way"
 
 
 async def test_a_crash_while_it_is_cancelled_still_cleans_up_and_gives_places_back(place):

@@ -136,12 +136,23 @@ def promoted(tick: Tick, release: ReleaseState) -> None:
 
 
 def forget_old(tick: Tick) -> None:
-    """Drop the oldest finished releases and the oldest versions to go back to."""
+    """Drop the oldest finished releases and versions to go back to, and what judges remember of what is over."""
+    for release in tick.state.releases.values():
+        if release.judge_state and release.status in RELEASE_FINAL and not _still_judged(tick, release):
+            tick.put(replace(release, judge_state={}))  # by far the largest part of a release
     finished = [r.id for r in tick.state.releases.values() if r.status in RELEASE_FINAL]
     for old in finished[: max(0, len(finished) - KEPT_RELEASES)]:
         tick.change(releases={key: value for key, value in tick.state.releases.items() if key != old})
     if len(tick.state.previous) > KEPT_PREVIOUS:
         tick.change(previous=tick.state.previous[:KEPT_PREVIOUS])
+
+
+def _still_judged(tick: Tick, release: ReleaseState) -> bool:
+    """Whether the release was promoted and the version before it is still warm, so that it can be rolled back."""
+    if release.status != "promoted" or release.version != tick.state.stable:
+        return False
+    before = tick.version(release.previous)
+    return before is not None and before.warm_until is not None and tick.now < before.warm_until
 
 
 def _next_id(tick: Tick) -> str:

@@ -12,6 +12,8 @@ from forge.core.judge.evidence import RATIOS, CountSettings, multiples
 from forge.model.units import format_duration, format_weight
 
 ALPHA = 0.01
+EXACT = 1e-4
+"""Relative: people are told two digits."""
 _QUANTILES = {0.5: 0.0, 0.8: 0.8416, 0.9: 1.2816, 0.95: 1.6449, 0.99: 2.3263}
 
 
@@ -39,7 +41,7 @@ def detectable(
     low, high = 0.0, 1.0 - stable_rate
     if not _found(stable_rate + high, stable_rate, arm, stable, settings, power, share, alpha, seconds):
         return 1.0
-    for _ in range(50):
+    while high - low > EXACT * high:
         middle = (low + high) / 2
         if _found(stable_rate + middle, stable_rate, arm, stable, settings, power, share, alpha, seconds):
             high = middle
@@ -64,10 +66,11 @@ def _found(
     blocks = max(1.0, seconds / max(settings.block, 1.0))
     # 2: the channel's half of the metric; 2: the stake placed from the start; then its part among the bets.
     needed = math.log(4 * len(RATIOS) / (alpha * share))
-    best = max(_relative(rate, stable_rate, arm, stable, settings, quantile, worse, blocks) for worse in RATIOS)
+    if all(_relative(rate, stable_rate, arm, stable, settings, quantile, worse, blocks) < needed for worse in RATIOS):
+        return False
     bets = multiples(settings.rate)
-    absolute = max(_absolute(rate, arm, settings, quantile, a, blocks) for a in bets)
-    return best >= needed and absolute >= math.log(4 * len(bets) / (alpha * share))
+    needed = math.log(4 * len(bets) / (alpha * share))
+    return any(_absolute(rate, arm, settings, quantile, bet, blocks) >= needed for bet in bets)
 
 
 def _relative(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from forge.core.release.decide import decide
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.engine.project import Project
 from forge.engine.recording import Recorder
+from forge.engine.secrets import resolve_one
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.model.errors import CorruptData, DependencyFailed, ForgeError
 from forge.model.plan import EnvironmentPlan
@@ -48,10 +50,10 @@ class EnvironmentMachine:
 
     kind = KIND
 
-    def __init__(self, project: Project, artifacts: ArtifactStore, *, opener: Opener = open_environment) -> None:
+    def __init__(self, project: Project, artifacts: ArtifactStore, *, opener: Opener | None = None) -> None:
         self._project = project
         self._artifacts = artifacts
-        self._opener = opener
+        self._opener = opener or partial(open_environment, secrets=partial(resolve_one, root=project.root))
         self._open: dict[str, tuple[EnvironmentPlan, OpenEnvironment]] = {}
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._newest: dict[tuple[str, str], int] = {}

@@ -28,6 +28,11 @@ async def resolve(
     return {secret.name: value for secret, value in zip(secrets, values, strict=True)}
 
 
+async def resolve_one(secret: SecretReference, root: Path) -> str:
+    """Return the value of one secret. See resolve."""
+    return await _value(secret, root, os.environ)
+
+
 async def _value(secret: SecretReference, root: Path, environ: Mapping[str, str]) -> str:
     if secret.env:
         value = environ.get(secret.env)

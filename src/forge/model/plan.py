@@ -117,6 +117,18 @@ class JobPlan(msgspec.Struct, frozen=True):
     line: int = 0
 
 
+class SourcePlan(msgspec.Struct, frozen=True):
+    """One source of signals beside others. `config` is validated by the adapter of that `kind`."""
+
+    kind: str
+    """The adapter: `envoy`, `prometheus`, `loki`, ..."""
+    name: str
+    """How messages call it; unique in its environment."""
+    config: dict[str, Any] = {}
+    secrets: tuple[SecretReference, ...] = ()
+    """Where the secrets come from that `config` names."""
+
+
 class EnvironmentPlan(msgspec.Struct, frozen=True):
     """Where versions live. Each section's dict is validated by the adapter of that name."""
 
@@ -127,6 +139,8 @@ class EnvironmentPlan(msgspec.Struct, frozen=True):
     router_config: dict[str, Any] = {}
     signals: str = "envoy"
     signals_config: dict[str, Any] = {}
+    sources: tuple[SourcePlan, ...] = ()
+    """All sources of signals, the first that knows a thing is asked for it; empty: `signals` alone."""
     judge: str = "sequential"
     judge_config: dict[str, Any] = {}
     """What is set of the judge, under the names of `core.judge.settings.SequentialSettings`."""

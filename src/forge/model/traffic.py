@@ -33,6 +33,27 @@ class ReplicaCount(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+class LogTemplate(msgspec.Struct, frozen=True):
+    """One kind of error line that a version wrote: the words that stay, how many lines (cumulative), the newest one."""
+
+    text: str
+    lines: int
+    example: str = ""
+
+
+class Gauge(msgspec.Struct, frozen=True):
+    """What is used of something that has an end (memory, connections, a queue): of the version's fullest replica.
+
+    `limit` is where it is full, in the same unit; None: not known. `grows_with_load`: twice the requests, twice the
+    value (CPU, connections); else it does not depend on the requests.
+    """
+
+    name: str
+    value: float
+    limit: float | None = None
+    grows_with_load: bool = True
+
+
 class Sample(msgspec.Struct, frozen=True):
     """Cumulative readings of one version; counters only grow (resets are handled by the signal adapter).
 
@@ -48,6 +69,15 @@ class Sample(msgspec.Struct, frozen=True):
     cpu_seconds: float | None = None
     memory: int | None = None
     groups: tuple[tuple[str, int, int], ...] = ()
+    log_errors: int | None = None
+    """Lines at level error or worse that the version wrote, cumulative; None: nobody reads its log."""
+    templates: tuple[LogTemplate, ...] = ()
+    """What kinds of error lines they were, as many as the reader keeps."""
+    gauges: tuple[Gauge, ...] = ()
+    values: tuple[tuple[str, float], ...] = ()
+    """The newest results of the user's own queries, by name: what `checks` may hold against a limit."""
+    lacks: tuple[str, ...] = ()
+    """Sources that had no word on this version now, each with its reason: neither good nor bad, but not known."""
 
 
 class Observation(msgspec.Struct, frozen=True):

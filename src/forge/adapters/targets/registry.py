@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from forge.adapters.routers.base import Router
-from forge.adapters.signals.base import Signals
+from forge.adapters.signals.base import Signals, Source
+from forge.adapters.signals.combined import CombinedSignals
+from forge.adapters.signals.proxy import OwnSignals
+from forge.adapters.signals.registry import SourceContext, open_source
 from forge.adapters.targets.base import Target
 from forge.model.diagnostics import did_you_mean
-from forge.model.errors import UsageError
-from forge.model.plan import EnvironmentPlan
+from forge.model.errors import DependencyFailed, UsageError
+from forge.model.plan import EnvironmentPlan, SecretReference, SourcePlan
 
 
 class OpenEnvironment(Protocol):
@@ -33,6 +37,18 @@ class OpenEnvironment(Protocol):
 Opener = Callable[[EnvironmentPlan, Path], OpenEnvironment]
 """Takes an environment's plan and its folder; starts nothing yet."""
 
+SecretResolver = Callable[[SecretReference], Awaitable[str]]
+"""Fetches one secret's value. Raises DependencyFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralSources:
+    """An environment whose signals come from more than its target."""
+
+    target: Target
+    router: Router
+    signals: CombinedSignals
+
 
 def _local(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
     from forge.adapters.targets.local.environment import open_local
@@ -42,10 +58,12 @@ def _local(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
 
 _OPENERS: dict[str, Opener] = {"local": _local}
 _COMBINATIONS = {"local": ({"envoy"}, {"envoy"})}
-"""For each target, the routers and the signals that it works with."""
+"""For each target, the routers and the signals of its own that it works with."""
 
 
-def open_environment(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
+def open_environment(
+    environment: EnvironmentPlan, folder: Path, secrets: SecretResolver | None = None
+) -> OpenEnvironment:
     """Return the adapters that the plan names. Raises UsageError for an unknown name or combination."""
     target = environment.target
     if target not in _OPENERS:
@@ -59,4 +77,27 @@ def open_environment(environment: EnvironmentPlan, folder: Path) -> OpenEnvironm
                 f"environment {environment.name}: target `{target}` has no {what} `{name}`",
                 hint=did_you_mean(name, sorted(known)),
             )
-    return _OPENERS[target](environment, folder)
+    opened = _OPENERS[target](environment, folder)
+    if not environment.sources:
+        return opened
+    sources = [(plan.name, _source(plan, environment, folder, opened, secrets)) for plan in environment.sources]
+    return SeveralSources(opened.target, opened.router, CombinedSignals(sources))
+
+
+def _source(
+    plan: SourcePlan,
+    environment: EnvironmentPlan,
+    folder: Path,
+    opened: OpenEnvironment,
+    secrets: SecretResolver | None,
+) -> Source:
+    if plan.kind == environment.signals:
+        return OwnSignals(opened.signals)
+
+    async def read(name: str) -> str:
+        for reference in plan.secrets:
+            if reference.name == name and secrets is not None:
+                return await secrets(reference)
+        raise DependencyFailed(f"secret `{name}` of signals `{plan.name}` is not known here")
+
+    return open_source(plan, SourceContext(environment, folder, read))

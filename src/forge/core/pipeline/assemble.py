@@ -196,6 +196,22 @@ def _check_environments(assembly: Assembly) -> None:
             hint = "a `deploy` step's `target:` may have them"
             message = "an environment cannot have expressions"
             assembly.problems.append(place.problem_at(fragment, "expression", message, hint=hint))
+        _check_signal_secrets(assembly, model, place)
+
+
+def _check_signal_secrets(assembly: Assembly, model: EnvironmentModel, place: Place) -> None:
+    """A source names the secrets that it needs; each must be declared."""
+    known = tuple(assembly.pipeline.secrets) if assembly.pipeline else ()
+    for index, source in enumerate(model.signals):
+        for path, name in source.secret_names():
+            if name in known or not assembly.whole:
+                continue
+            where = place.document.existing((*place.path, "signals", index, *path))
+            if len(where) == len(place.path) + 1:
+                where = place.document.existing((*place.path, "signals", *path))
+            hint = did_you_mean(name, known) or f"declare it: `secrets: [{name}]`"
+            message = f"there is no secret `{name}`"
+            assembly.problems.append(place.document.problem("unknown-secret", message, where, hint=hint))
 
 
 def _twice(what: str, name: str, place: Place, first: Place) -> Diagnostic:

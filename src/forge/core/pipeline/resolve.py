@@ -17,7 +17,7 @@ from forge.core.pipeline.schema_pipeline import EnvironmentsModel, PipelineModel
 from forge.core.pipeline.validate import validate
 from forge.model.diagnostics import Diagnostic, did_you_mean
 from forge.model.errors import InvalidConfiguration
-from forge.model.plan import JobPlan, Parameter, Plan, Scalar, SecretReference, Source
+from forge.model.plan import JobPlan, Parameter, Plan, Scalar, Source
 
 NO_SOURCE = Source("")
 MAX_INSTANCES = 10_000
@@ -127,18 +127,16 @@ def _plan(
         for name in ordered
         for job in by_base[name]
     )
+    references = {name: model.reference(name) for name, model in pipeline.secrets.items()}
     return Plan(
         name=pipeline.name,
         jobs=jobs,
         source=source,
         parameters=dict(values),
         env=pipeline.env,
-        secrets=tuple(
-            SecretReference(name, "" if model.file or model.command else model.env or name, model.file, model.command)
-            for name, model in pipeline.secrets.items()
-        ),
+        secrets=tuple(references.values()),
         concurrency=pipeline.concurrency.concurrency() if pipeline.concurrency else None,
-        environments=tuple(model.plan(name) for name, (model, _) in assembly.environments.items()),
+        environments=tuple(model.plan(name, references) for name, (model, _) in assembly.environments.items()),
         max_parallel=pipeline.max_parallel,
         file=assembly.sources.pipeline.file,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -24,9 +25,10 @@ from forge.core.pipeline.schema_base import (
 )
 from forge.core.pipeline.schema_judge import JudgeModel
 from forge.core.pipeline.schema_policy import PolicyModel
+from forge.core.pipeline.schema_signals import SourceList, check_sources
 from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
 from forge.model.diagnostics import did_you_mean
-from forge.model.plan import EnvironmentPlan
+from forge.model.plan import EnvironmentPlan, SecretReference
 
 _PLAIN_COMMAND = {"type": ["string", "array"]}
 
@@ -121,12 +123,6 @@ class EnvoyModel(Section):
         return plain(config)
 
 
-class SignalsModel(Section):
-    """The proxy's own counters; nothing to set."""
-
-    title: ClassVar[str] = "the signals of envoy"
-
-
 class Named(Section):
     """A section that names its implementation: `envoy`, or `envoy:` with its settings."""
 
@@ -156,31 +152,30 @@ class RouterModel(Named):
     envoy: EnvoyModel = Field(default_factory=EnvoyModel)
 
 
-class SignalModel(Named):
-    """Where counts come from."""
-
-    title: ClassVar[str] = "signals"
-    short: ClassVar[str] = "name"
-    short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy"]}
-    envoy: SignalsModel = Field(default_factory=SignalsModel)
-
-
 class EnvironmentModel(Section):
     """One environment."""
 
     title: ClassVar[str] = "an environment"
     target: TargetModel
     router: RouterModel = Field(default_factory=RouterModel)
-    signals: SignalModel = Field(default_factory=SignalModel)
+    signals: SourceList = ()
     judge: JudgeModel = Field(default_factory=JudgeModel)
     policy: PolicyModel = Field(default_factory=PolicyModel)
 
-    def plan(self, name: str) -> EnvironmentPlan:
-        """Return it as plain data."""
+    @model_validator(mode="after")
+    def _sources(self) -> EnvironmentModel:
+        if "signals" in self.model_fields_set:
+            check_sources(self.signals)
+        return self
+
+    def plan(self, name: str, secrets: Mapping[str, SecretReference] | None = None) -> EnvironmentPlan:
+        """Return it as plain data, with where the secrets of its signals come from."""
+        only_own = all(source.kind == "envoy" for source in self.signals)
         return EnvironmentPlan(
             name=name,
             target_config=self.target.local.config(),
             router_config=self.router.envoy.config(),
+            sources=() if only_own else tuple(source.plan(secrets or {}) for source in self.signals),
             judge=self.judge.name,
             judge_config=self.judge.config(),
             policy=self.policy.plan(),

@@ -27,7 +27,7 @@ from forge.core.pipeline.schema_base import (
     wrong,
 )
 from forge.model.diagnostics import did_you_mean
-from forge.model.plan import Approval, Concurrency, Parameter, Retry, Scalar
+from forge.model.plan import Approval, Concurrency, Parameter, Retry, Scalar, SecretReference
 
 PARAMETER_TYPES = ("string", "number", "boolean", "choice")
 VALUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -241,6 +241,10 @@ class SecretModel(Section):
         if self.env and not leaves.ENV_NAME.fullmatch(self.env):
             raise wrong(f"comes from an environment variable that cannot exist: `{self.env}`")
         return self
+
+    def reference(self, name: str) -> SecretReference:
+        """Return where the secret of that name comes from, as plain data."""
+        return SecretReference(name, "" if self.file or self.command else self.env or name, self.file, self.command)
 
 
 __all__ = ["SCALAR_SCHEMA", "ApprovalModel", "ConcurrencyModel", "ParameterModel", "RetryModel", "SecretModel"]

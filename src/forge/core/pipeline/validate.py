@@ -57,7 +57,7 @@ def validate(model: type[M], document: Document) -> Validated[M]:
                 # The keys of `seen` are identities of the data that was checked: check the copy once more.
                 seen = Seen()
                 errors = _errors(model, data, seen) or errors
-            found = [(tuple(error["loc"]), error) for error in errors.errors(include_url=False)]
+            found = [(_written(tuple(error["loc"]), data), error) for error in errors.errors(include_url=False)]
             misspelt = {(*path[:-1], _meant(path, data, seen)) for path, error in found if error["type"] == _EXTRA}
             for path, error in found[:MAX_TOLD]:
                 if _follows(path, error["type"], cut) or (error["type"] == "missing" and path in misspelt):
@@ -76,6 +76,14 @@ def validate(model: type[M], document: Document) -> Validated[M]:
         else:
             return Validated(checked, _in_order(problems), whole=not problems)
     return Validated(None, _in_order(problems), whole=False)
+
+
+def _written(path: Path, data: Any) -> Path:
+    """Return the path as it stands in the file, where one value may stand for a list of one."""
+    for index, part in enumerate(path):
+        if isinstance(part, int) and not isinstance(_at(data, path[:index]), list):
+            return _written((*path[:index], *path[index + 1 :]), data)
+    return path
 
 
 def _follows(path: Path, kind: str, cut: set[Path]) -> bool:

@@ -32,6 +32,26 @@ class StrategyStep(msgspec.Struct, frozen=True):
     approval: dict[str, Any] | None = None
 
 
+class Adaptive(msgspec.Struct, frozen=True):
+    """A canary that sets its own weights: as much traffic as what is known of the version allows.
+
+    `budget`: failed requests above normal that the time of one reaction may cost; `tolerance`: how many more
+    errors than stable (a fraction) must be excluded before it takes all of the traffic; `start` and `most`: the
+    largest first weight, and the largest before that. `reaction`: seconds from an error to the traffic being gone
+    (None: measured); `every`: the least seconds between two changes; `decide_within`: seconds after which a person
+    decides. `largest_step`: the most that a change may add, set by the environment's policy.
+    """
+
+    budget: float = 20.0
+    tolerance: float = 0.001
+    start: int = 500
+    most: int = 5000
+    reaction: float | None = None
+    every: float = 10.0
+    decide_within: float = 900.0
+    largest_step: int | None = None
+
+
 class Strategy(msgspec.Struct, frozen=True):
     """How a version goes through an environment."""
 
@@ -51,3 +71,5 @@ class Strategy(msgspec.Struct, frozen=True):
     """Seconds that the version before stays warm after promotion, for a rollback in one step."""
     warm_up: float = 0.0
     """Seconds after its first traffic in which a version is not judged; what fails then is still counted as harm."""
+    adaptive: Adaptive | None = None
+    """Of a canary without steps: the weight grows with the evidence."""

@@ -127,6 +127,9 @@ def describe_strategy(strategy: Strategy) -> str:
     """Return a strategy in one line: its name and its steps, or its surge."""
     if strategy.steps:
         return f"{strategy.name}: " + " → ".join(describe_step(step) for step in strategy.steps)
+    if strategy.adaptive is not None:
+        most, tolerance = format_weight(strategy.adaptive.most), f"{strategy.adaptive.tolerance * 100:g}%"
+        return f"canary: adaptive up to {most}, all of it when {tolerance} more errors are excluded"
     if strategy.name == "rolling":
         return f"rolling: max_surge {strategy.max_surge}, max_unavailable {strategy.max_unavailable}"
     return strategy.name

@@ -10,6 +10,8 @@ from forge.core.pipeline.draft import JobDraft, Place
 from forge.model.diagnostics import Diagnostic
 from forge.model.units import WHOLE, format_duration, format_weight
 
+LOOSE = 0.05
+
 
 def check_prudence(assembly: Assembly) -> Iterator[Diagnostic]:
     """Yield the warnings of the whole assembly."""
@@ -45,6 +47,8 @@ def _strategy(strategy: dict[str, Any], place: Place) -> Iterator[Diagnostic]:
     if not strategy["thresholds"]:
         hint = "remove `checks: []` for the default: more than 5% of requests answered 5xx"
         yield place.problem_at("checks", "no-checks", "nothing watches this release", hint=hint, warning=True)
+    if strategy.get("adaptive"):
+        yield from _adaptive(strategy["adaptive"], place)
     last = 0
     for step in strategy["steps"]:
         weight = step["weight"]
@@ -56,3 +60,23 @@ def _strategy(strategy: dict[str, Any], place: Place) -> Iterator[Diagnostic]:
         last = weight
     if last == WHOLE and strategy["steps"][-1]["weight"] != WHOLE:
         yield place.problem_at("steps", "weights", "the steps after 100% do not hold back anything", warning=True)
+
+
+def _adaptive(adaptive: dict[str, Any], place: Place) -> Iterator[Diagnostic]:
+    """What may be set of an adaptive canary, but makes it something else."""
+    start, most = adaptive["start"], adaptive["most"]
+    if start > most:
+        message = f"`start` of {format_weight(start)} is never reached: `most` is {format_weight(most)}"
+        yield place.problem_at("start", "weights", message, warning=True)
+    if adaptive["tolerance"] >= LOOSE:
+        message = (
+            f"with a `tolerance` of {adaptive['tolerance'] * 100:g}% a version that fails so much more is promoted"
+        )
+        hint = "it is the additional error rate that must be excluded, like `0.1%`"
+        yield place.problem_at("tolerance", "adaptive", message, hint=hint, warning=True)
+    if adaptive["decide_within"] <= 2 * adaptive["every"]:
+        message = "`decide_within` ends before the weight can change twice: a person will have to promote"
+        yield place.problem_at("decide_within", "adaptive", message, warning=True)
+    if adaptive["reaction"] is not None and adaptive["reaction"] >= adaptive["decide_within"]:
+        message = "`reaction` is the time from an error to the traffic being gone; it is longer than `decide_within`"
+        yield place.problem_at("reaction", "adaptive", message, hint="leave it out: it is measured", warning=True)

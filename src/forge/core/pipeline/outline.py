@@ -12,7 +12,7 @@ from forge.core.policy.wording import gate_words
 from forge.model.configs import DeployConfig, VerifyConfig
 from forge.model.plan import Approval, EnvironmentPlan, JobPlan, Plan, Scalar, StepPlan
 from forge.model.policy import GATE_KEYS, ReleasePolicy
-from forge.model.strategy import Strategy, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, Strategy, StrategyStep, Threshold
 from forge.model.units import format_duration, format_size, format_weight
 
 
@@ -171,6 +171,8 @@ def minimal_seconds(strategy: Strategy) -> float:
 def strategy_words(strategy: Strategy) -> tuple[str, ...]:
     """Return what a release does, step by step, in words."""
     rows = [_strategy_step(step) for step in strategy.steps]
+    if strategy.adaptive is not None:
+        rows += _adaptive_words(strategy.adaptive)
     if strategy.name == "rolling":
         away = f", up to {strategy.max_unavailable} away" if strategy.max_unavailable else ", none away"
         rows.append(f"replace replicas one after another: {strategy.max_surge} more at a time{away}")
@@ -183,6 +185,18 @@ def strategy_words(strategy: Strategy) -> tuple[str, ...]:
     if strategy.bake:
         rows.append(f"watch for {format_duration(strategy.bake)}")
     return tuple(rows)
+
+
+def _adaptive_words(adaptive: Adaptive) -> list[str]:
+    first = (
+        f"at most {format_weight(adaptive.start)} of traffic, so that no more than {adaptive.budget:g} requests fail "
+        "before it is stopped, should all of them fail"
+    )
+    last = (
+        f"wait until {adaptive.tolerance * 100:g}% more errors than stable are excluded; after "
+        f"{format_duration(adaptive.decide_within)} a person decides"
+    )
+    return [first, f"more as the evidence allows, up to {format_weight(adaptive.most)}", last]
 
 
 def _strategy_step(step: StrategyStep) -> str:

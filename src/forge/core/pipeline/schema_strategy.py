@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from pydantic import model_validator
@@ -15,6 +16,7 @@ from forge.core.pipeline.schema_base import (
     Duration,
     Flag,
     Fraction,
+    Number,
     Positive,
     Section,
     Size,
@@ -25,7 +27,7 @@ from forge.core.pipeline.schema_base import (
 )
 from forge.core.pipeline.schema_gate import ApprovalModel
 from forge.model.diagnostics import did_you_mean
-from forge.model.strategy import Strategy, StrategyName, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, Strategy, StrategyName, StrategyStep, Threshold
 from forge.model.traffic import Route
 
 STRATEGIES = ("rolling", "canary", "blue_green")
@@ -198,14 +200,60 @@ class BlueGreenModel(PaceModel):
     title: ClassVar[str] = "blue_green"
 
 
+class AdaptiveModel(Section):
+    """A canary whose weight grows with what is known of the version. What is not given has its default."""
+
+    title: ClassVar[str] = "adaptive"
+    budget: Number = 20.0
+    tolerance: Fraction = 0.001
+    start: Weight = 500
+    most: Weight = 5000
+    reaction: Duration | None = None
+    every: Duration = 10.0
+    decide_within: Duration = 900.0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> AdaptiveModel:
+        if not 1 <= self.budget < math.inf:
+            raise wrong(f"has `budget: {self.budget:g}`", "it is how many requests may fail, at least 1", at="budget")
+        if self.tolerance <= 0:
+            hint = "no number of requests excludes every error more; write `0.1%`"
+            raise wrong("has a `tolerance` of nothing", hint, at="tolerance")
+        for name, hint in (("reaction", "leave it out: it is measured"), ("decide_within", "write `15m`")):
+            if getattr(self, name) == 0:
+                raise wrong(f"has a `{name}` of no time", hint, at=name)
+        for name in ("start", "most"):
+            if getattr(self, name) < 1:
+                raise wrong(f"has `{name}` below 0.01%, the smallest weight", "write `5%`", at=name)
+        return self
+
+    def adaptive(self) -> Adaptive:
+        """Return it as plain data."""
+        return Adaptive(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
 class CanaryModel(PaceModel):
-    """Step by step."""
+    """Step by step, or as the evidence allows."""
 
     title: ClassVar[str] = "canary"
+    short_schema: ClassVar[dict[str, Any]] = {"const": "adaptive"}
     steps: list[CanaryStepModel] | None = None
+    adaptive: AdaptiveModel | None = None
+
+    @classmethod
+    def from_short(cls, value: Any) -> dict[str, Any]:
+        """The word `adaptive` alone is that with its defaults."""
+        if value == "adaptive":
+            return {"adaptive": {}}
+        if isinstance(value, str):
+            raise wrong(f"cannot be {leaves.shown(value)}", did_you_mean(value, ("adaptive",)))
+        return super().from_short(value)
 
     @model_validator(mode="after")
     def _has_weight(self) -> CanaryModel:
+        if self.steps is not None and self.adaptive is not None:
+            hint = "an adaptive canary finds its own weights; remove one of the two"
+            raise wrong("has both `steps` and `adaptive`", hint, at="steps")
         if self.steps is not None and not any(step.weight for step in self.steps):
             raise wrong("never gives the new version traffic", "begin `steps` with `- weight: 5%`")
         return self
@@ -249,7 +297,9 @@ def strategy(model: StrategyModel | None, pace: PaceModel) -> Strategy:
         name, body = model.chosen()[0]
     settings = {**pace.pace(), **(body.pace() if body else {})}
     steps: tuple[StrategyStep, ...] = ()
-    if name == "canary":
+    if isinstance(body, CanaryModel) and body.adaptive is not None:
+        settings["adaptive"] = body.adaptive.adaptive()
+    elif name == "canary":
         given = body.steps if isinstance(body, CanaryModel) else None
         steps = tuple(step.step() for step in given) if given else DEFAULT_CANARY
     built = Strategy(name, steps, **settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from forge.core.policy.gates import Limits
-from forge.model.strategy import Strategy, StrategyStep
+from forge.model.strategy import Adaptive, Strategy, StrategyStep
 from forge.model.units import WHOLE
 
 LOOK = 60.0
@@ -15,13 +15,16 @@ LOOK = 60.0
 def careful(strategy: Strategy, limits: Limits, *, done: int = 0) -> Strategy:
     """Return the strategy with no step larger than allowed and no shorter bake; the first `done` steps stay.
 
-    A larger step becomes several, each watched as long as the strategy pauses before it. A strategy that moves replicas or everything at once becomes a canary. Applied again, it
-    changes nothing.
+    A larger step becomes several, each watched as long as the strategy pauses before it. A strategy that moves replicas
+    or everything at once becomes a canary. An adaptive canary keeps its own pace: no change of its weight is larger,
+    nor the last one to all of the traffic. Applied again, it changes nothing.
     """
     made = replace(strategy, bake=max(strategy.bake, limits.bake))
     if limits.largest_step is None or limits.largest_step >= WHOLE:
         return made
     largest = max(1, limits.largest_step)
+    if strategy.adaptive is not None:
+        return replace(made, adaptive=_careful_growth(strategy.adaptive, largest))
     if strategy.name != "canary":
         return replace(made, name="canary", steps=tuple(_stairs(0, WHOLE, largest, LOOK, open_end=True)))
     steps = list(strategy.steps[:done])
@@ -36,6 +39,12 @@ def careful(strategy: Strategy, limits: Limits, *, done: int = 0) -> Strategy:
             steps.append(step)
     steps += _stairs(here, WHOLE, largest, pause, open_end=True)
     return replace(made, steps=tuple(steps))
+
+
+def _careful_growth(adaptive: Adaptive, largest: int) -> Adaptive:
+    """The weight goes on in steps of at most `largest` until what is left is no larger step either."""
+    step = largest if adaptive.largest_step is None else min(largest, adaptive.largest_step)
+    return replace(adaptive, largest_step=step, most=max(adaptive.most, WHOLE - step))
 
 
 def _stairs(here: int, there: int, largest: int, pause: float, *, open_end: bool = False) -> list[StrategyStep]:

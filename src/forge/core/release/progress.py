@@ -13,14 +13,16 @@ from msgspec.structs import replace
 from forge.core.policy.gates import Gate
 from forge.core.release import harm, policing
 from forge.core.release.foresight import tell_sensitivity
+from forge.core.release.growing import fall_back, grow
 from forge.core.release.judging import in_doubt, needs_data, warm_at
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import promoted
 from forge.core.release.rollback import begin_rollback
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, ReleaseStatus
-from forge.core.release.strategies import needed_to_start, weight_at
+from forge.core.release.strategies import kept_weight, needed_to_start, weight_at
 from forge.core.release.tick import Tick, takes_over
 from forge.model.plan import Approval
+from forge.model.strategy import Adaptive
 from forge.model.units import WHOLE, format_duration, format_weight
 
 MOST_TRANSITIONS = 60
@@ -76,7 +78,7 @@ def wait(tick: Tick, release: ReleaseState, words: str, earliest: float | None =
 
 def pause(tick: Tick, release: ReleaseState, by: str, words: str) -> None:
     """Stop where it is; only a person makes it go on (a rollback is never held up)."""
-    weight = tick.asked.get(release.version, 0)
+    weight = kept_weight(tick, release)
     tick.put(
         replace(
             release, status="paused", paused_from=release.status, paused_by=by, held_weight=weight,
@@ -133,15 +135,19 @@ def _starting(tick: Tick, release: ReleaseState) -> None:
 def _progressing(tick: Tick, release: ReleaseState) -> None:
     held = hold_reason(tick, release)
     if held:
-        _hold(tick, release, held)
+        fall_back(tick, release)
+        _hold(tick, tick.state.releases[release.id], held)
     elif policy := policing.held_growth(tick, release):
         _held_by_policy(tick, release, policy)
     elif release.held_by:
-        tick.put(replace(release, held_by=(), waits_for="", earliest=None))
+        patience = tick.now if release.growth is not None else release.patience_from
+        tick.put(replace(release, held_by=(), waits_for="", earliest=None, patience_from=patience))
         tick.say("gates_passed", f"{release.id}: goes on, {', '.join(release.held_by)} passed", release=release.id)
         _progressing(tick, tick.state.releases[release.id])
     elif release.strategy.name == "rolling":
         _rolling(tick, release)
+    elif release.strategy.adaptive is not None:
+        _adaptive(tick, release, release.strategy.adaptive)
     elif release.step < len(release.strategy.steps):
         _step(tick, release)
     else:
@@ -153,6 +159,8 @@ def _hold(tick: Tick, release: ReleaseState, held: str) -> None:
     since = release.data_missing_since if release.data_missing_since is not None else tick.now
     until = max(since, release.patience_from or 0.0) + release.strategy.patience
     if tick.now >= until:
+        fall_back(tick, release, after=0.0)
+        release = tick.state.releases[release.id]
         pause(tick, release, "forge", f"{held}; neither good nor bad, so a person decides: resume or abort")
         return
     wait(tick, release, f"holds, waits for {held}; pauses in {format_duration(until - tick.now)}")
@@ -186,6 +194,17 @@ def _rolling(tick: Tick, release: ReleaseState) -> None:
     wait(tick, release, words if share < WHOLE - others else f"{words}; the router to confirm it")
 
 
+def _adaptive(tick: Tick, release: ReleaseState, settings: Adaptive) -> None:
+    told = grow(tick, release, settings)
+    release = tick.state.releases[release.id]
+    if told.pause:
+        pause(tick, release, "forge", told.words)
+    elif told.all_of_it:
+        _finish_steps(tick, release, proof=told.words)
+    else:
+        wait(tick, release, told.words, told.earliest)
+
+
 def _step(tick: Tick, release: ReleaseState) -> None:
     step = release.strategy.steps[release.step]
     if step.weight is not None:
@@ -205,6 +224,14 @@ def _weight_step(tick: Tick, release: ReleaseState, weight: int) -> None:
     if release.strategy.name != "canary":
         next_step(tick, release)
         return
+    if weight > tick.asked.get(release.version, 0) and release.verdict is not None:
+        if release.verdict.kind == "inconclusive" and release.patience_from is None and not release.forced:
+            words = f"inconclusive: {release.verdict.why}; a person decides: resume, promote or abort"
+            pause(tick, release, "forge", words)
+            return
+        if in_doubt(release):
+            wait(tick, release, f"holds: {release.verdict.why}")
+            return
     observed = tick.observed(release.version)
     if observed == weight and tick.asked.get(release.version, 0) == weight:
         tick.say("release_weight", f"{release.id}: {release.version} carries {format_weight(weight)}",
@@ -248,12 +275,13 @@ def _evidence(tick: Tick, release: ReleaseState, due: float) -> bool:
     return False
 
 
-def _finish_steps(tick: Tick, release: ReleaseState) -> None:
+def _finish_steps(tick: Tick, release: ReleaseState, proof: str = "") -> None:
+    """Promote what went through all of its steps, or needs none because of `proof`."""
     for other in tick.active:
         if other.id != release.id and takes_over(other):
             wait(tick, release, f"{other.id} to finish taking stable's place")
             return
-    if not _evidence(tick, release, release.step_started_at or tick.now):
+    if not proof and not _evidence(tick, release, release.step_started_at or tick.now):
         return
     if not release.strategy.auto_promote:
         pause(tick, release, "strategy", f"a person to promote it: forge release promote {tick.state.name}")
@@ -262,7 +290,7 @@ def _finish_steps(tick: Tick, release: ReleaseState) -> None:
     if release.strategy.name == "blue_green" and ready < full:
         wait(tick, release, f"{ready} of {full} replicas of {release.version} ready")
         return
-    promote(tick, release, release.verdict.why if release.verdict else "its steps are done")
+    promote(tick, release, proof or (release.verdict.why if release.verdict else "its steps are done"))
 
 
 def _promoting(tick: Tick, release: ReleaseState) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from forge.core.judge.history import OwnHistory
 from forge.core.policy.budget import Ledger
+from forge.core.release.adaptive import Growth
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.model.traffic import ReplicaCount, Route, Sample, TrafficTable, Version
@@ -120,6 +121,8 @@ class ReleaseState(msgspec.Struct, frozen=True):
     """Why a person let it pass freezes, windows, the rate of releases and the error budget."""
     held_by: tuple[str, ...] = ()
     """The policy gates that keep it from starting, or from growing."""
+    growth: Growth | None = None
+    """Of an adaptive canary: the weight that it may have now, and what that is based on."""
 
 
 class EnvironmentState(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ go down by the observed split. So a strategy cannot break an invariant; it can o
 
 - rolling: replicas of new and old move by `max_surge` and `max_unavailable`; the weight follows ready replicas.
 - canary: the weight of the step it stands at, on as many replicas as carry it; stable keeps its full size.
+- an adaptive canary: the same with the weight that the evidence allows (`growing.py`).
 - blue_green: the full size beside stable at weight 0, then everything in one step.
 - a first version: everything, once all of it is ready; there is nothing beside it.
 - a rollback: everything, as fast as ready capacity comes.
@@ -16,9 +17,10 @@ import msgspec
 
 from forge.core.release.arms import Goal
 from forge.core.release.capacity import replicas_for
+from forge.core.release.judging import in_doubt
 from forge.core.release.policing import held_growth
 from forge.core.release.state import ReleaseState
-from forge.core.release.tick import MOVERS, Tick
+from forge.core.release.tick import MOVERS, Tick, takes_over
 from forge.model.strategy import Strategy
 
 
@@ -47,7 +49,7 @@ def wish(tick: Tick, release: ReleaseState, *, hold: bool) -> Wish:
     if not tick.state.stable or tick.state.stable == release.version:
         return Wish(Goal(release.version, everything=moving, at_once=True), tick.full(release.version))
     if hold and phase != "baking":
-        return _still(tick, release, tick.asked.get(release.version, 0))
+        return _still(tick, release, kept_weight(tick, release))
     if release.strategy.name == "rolling":
         return _rolling(tick, release)
     if moving:
@@ -69,6 +71,12 @@ def weight_at(strategy: Strategy, step: int) -> int:
     return weights[-1] if weights else 0
 
 
+def kept_weight(tick: Tick, release: ReleaseState) -> int:
+    """Return the weight that a release keeps while nothing may grow: what it has, or less where that was too much."""
+    asked = tick.asked.get(release.version, 0)
+    return asked if release.growth is None or takes_over(release) else min(asked, release.growth.weight)
+
+
 def needed_to_start(tick: Tick, release: ReleaseState) -> int:
     """Return how many replicas must be ready before the release gives its version traffic."""
     full = tick.full(release.version)
@@ -83,12 +91,21 @@ def _canary(tick: Tick, release: ReleaseState) -> Wish:
     """The step's weight; before the first weight, the replicas of the first one."""
     full = tick.full(release.version)
     if phase_of(release) == "starting":
-        first = next((step.weight for step in release.strategy.steps if step.weight is not None), None)
+        first = _first_weight(release.strategy)
         return Wish(Goal(release.version), full if first is None else max(1, replicas_for(first, full)))
     weight = weight_at(release.strategy, release.step)
-    if held_growth(tick, release):
+    if release.strategy.adaptive is not None:
+        weight = release.growth.weight if release.growth is not None else 0
+    if held_growth(tick, release) or in_doubt(release):
         weight = min(weight, tick.asked.get(release.version, 0))
     return Wish(Goal(release.version, weight), max(1, replicas_for(weight, full), _wanted(tick, release)))
+
+
+def _first_weight(strategy: Strategy) -> int | None:
+    """Return the weight that a canary begins with, or at most begins with; None: it has none."""
+    if strategy.adaptive is not None:
+        return min(strategy.adaptive.start, strategy.adaptive.most)
+    return next((step.weight for step in strategy.steps if step.weight is not None), None)
 
 
 def _rolling(tick: Tick, release: ReleaseState) -> Wish:

@@ -1,0 +1,136 @@
+"""What is used of something that has an end, and how much of it will be used with more traffic or after more time.
+
+What grows with the load is forecast from a line through the readings at different loads, and, as long as all were
+at one load, in proportion to the load, which is never too little. What grows with time (a leak) is forecast by its
+slope (leak.py). A forecast is no evidence against a version: it keeps a release from a step that would hurt.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from forge.core.judge.leak import Slope, forecast, fresh_slope, update_slope
+from forge.model.traffic import Gauge
+from forge.model.units import format_duration
+
+MOST = 20
+"""Gauges that are followed of one version."""
+SPREAD = 1.5
+"""So many times must the largest load exceed the smallest for a line through the readings to tell anything."""
+READINGS = 3
+"""So many readings at least, so that one glitch stops nobody."""
+
+
+class Track(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One gauge of one version, plain JSON: sums of a regression of value on load (requests per second and
+    replica), the smallest and the largest load, the newest reading, and its slope over time."""
+
+    value: float = 0.0
+    limit: float = 0.0
+    grows_with_load: bool = True
+    load: float = 0.0
+    readings: int = 0
+    loads: float = 0.0
+    values: float = 0.0
+    squares: float = 0.0
+    products: float = 0.0
+    least: float = 0.0
+    most: float = 0.0
+    slope: Slope = Slope()
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What is to come of one gauge: its value now, at the load asked about, and seconds until it is full by itself."""
+
+    name: str
+    value: float
+    limit: float
+    expected: float
+    seconds_left: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Which part of the limit is expected to be used."""
+        return self.expected / self.limit
+
+
+def follow(tracks: dict[str, Track], gauges: tuple[Gauge, ...], load: float, at: float) -> dict[str, Track]:
+    """Take in one reading of a version's gauges at `load` requests per second and replica.
+
+    Gauges without a limit, and what is not a number, are left out.
+    """
+    followed = dict(tracks)
+    for gauge in gauges:
+        known = gauge.limit is not None and gauge.limit > 0 and math.isfinite(gauge.limit)
+        if not known or not math.isfinite(gauge.value) or gauge.value < 0:
+            continue
+        before = followed.get(gauge.name)
+        if before is None and len(followed) >= MOST:
+            continue
+        followed[gauge.name] = _grown(before or Track(slope=fresh_slope()), gauge, max(0.0, load), at)
+    return followed
+
+
+def outlooks(tracks: dict[str, Track], load: float, patience: float) -> list[Outlook]:
+    """Return what each gauge comes to at `load` requests per second and replica, the fullest first.
+
+    `patience`: within so many seconds a leak must not fill it, at that load.
+    """
+    found = [_outlook(name, track, load, patience) for name, track in tracks.items() if track.readings >= READINGS]
+    return sorted(found, key=lambda outlook: (-outlook.share, outlook.name))
+
+
+def refusal(found: list[Outlook], fullest: float, patience: float) -> str:
+    """Return why a step must not be taken; empty when nothing would be fuller than the share `fullest`."""
+    for outlook in found:
+        if outlook.share > fullest:
+            return (
+                f"{outlook.name} would come to {outlook.share * 100:.0f} % of its limit "
+                f"(now {outlook.value / outlook.limit * 100:.0f} %), above {fullest * 100:g} %"
+            )
+        if outlook.seconds_left is not None and outlook.seconds_left < patience:
+            return (
+                f"{outlook.name} grows all the time and would be full in "
+                f"{format_duration(max(1.0, round(outlook.seconds_left)))}"
+            )
+    return ""
+
+
+def _grown(track: Track, gauge: Gauge, load: float, at: float) -> Track:
+    slope = track.slope if gauge.grows_with_load else update_slope(track.slope, gauge.value, at)
+    return Track(
+        value=gauge.value,
+        limit=gauge.limit or 0.0,
+        grows_with_load=gauge.grows_with_load,
+        load=load,
+        readings=track.readings + 1,
+        loads=track.loads + load,
+        values=track.values + gauge.value,
+        squares=track.squares + load * load,
+        products=track.products + load * gauge.value,
+        least=min(track.least, load) if track.readings else load,
+        most=max(track.most, load),
+        slope=slope,
+    )
+
+
+def _outlook(name: str, track: Track, load: float, patience: float) -> Outlook:
+    if track.grows_with_load:
+        return Outlook(name, track.value, track.limit, _at_load(track, load))
+    times = load / track.load if track.load > 0 else 1.0
+    told = forecast(track.slope, track.limit, max(1.0, times))
+    left = told.seconds_at_full_traffic if told is not None and told.grows else None
+    return Outlook(name, track.value, track.limit, track.value, left if left is not None and left < patience else None)
+
+
+def _at_load(track: Track, load: float) -> float:
+    if load <= track.load or track.load <= 0:
+        return track.value
+    n = track.readings
+    spread = track.squares - track.loads**2 / n
+    if track.most >= SPREAD * track.least and spread > 0:
+        slope = max(0.0, (track.products - track.loads * track.values / n) / spread)
+        return track.value + slope * (load - track.load)
+    return track.value * load / track.load

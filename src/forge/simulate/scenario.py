@@ -120,6 +120,8 @@ class TrafficModel(Section):
     clump: Number = 1.0
     noise: Number = 0.0
     noise_lasts: Timeout = 30.0
+    users: Count = 0
+    stay: Timeout = 600.0
 
 
 class ReleasesModel(Section):
@@ -234,7 +236,7 @@ class ScenarioModel(PaceModel):
                 rps=service.requests_per_second, diurnal=traffic.diurnal, peak=traffic.peak,
                 burst_every=bursts.every if bursts else 0.0, burst_lasts=bursts.lasts if bursts else 20.0,
                 burst_errors=bursts.errors if bursts else 0.0, clump=max(1.0, traffic.clump), noise=traffic.noise,
-                noise_seconds=traffic.noise_lasts,
+                noise_seconds=traffic.noise_lasts, users=traffic.users, stay=traffic.stay,
             ),
             headroom=max(1.0, service.headroom),
             first=first,

@@ -31,6 +31,10 @@ class Shape(msgspec.Struct, frozen=True):
     """How much each version's own error rate wanders (sigma of its logarithm)."""
     noise_seconds: float = 30.0
     """How long such a deviation lasts."""
+    users: int = 0
+    """So many people are there at a time, who come back to the version that answered them; 0: nobody is sticky."""
+    stay: float = 600.0
+    """How long each of them stays in the mean."""
 
 
 class Traffic:

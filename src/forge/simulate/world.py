@@ -21,6 +21,7 @@ from forge.simulate.meters import Meter, Meters
 from forge.simulate.replicas import Replicas, Running
 from forge.simulate.router import SplitRouter
 from forge.simulate.traffic import Shape, Traffic, Wander
+from forge.simulate.users import Users
 from forge.simulate.versions import Behaviour, bucket_shares
 
 LONGEST_STRIDE = 900.0
@@ -55,6 +56,7 @@ class World:
         self.generations: dict[str, int] = {}
         self.forgot = False
         """Whether Forge lost its memory since the last look; who reads it sets it back."""
+        self.users = Users(rng, shape.users, shape.stay) if shape.users else None
         self._rng, self._shape = rng, shape
         self._stride = max(QUICK_STRIDE, stride)
         self._peak = shape.rps * (1 + shape.diurnal) * headroom
@@ -91,7 +93,8 @@ class World:
             return
         arrived = self.traffic.arrivals(self.now, seconds)
         shared = self.traffic.shared_errors(self.now, seconds)
-        counts = spread(self._rng, arrived, tuple(weight / WHOLE for weight in split.values()))
+        shares = self.users.shares(split, seconds) if self.users else tuple(each / WHOLE for each in split.values())
+        counts = spread(self._rng, arrived, shares)
         normal = min((self.behaviour(version).errors for version in split), default=0.0)
         for version, requests in zip(split, counts, strict=True):
             self._answer(version, requests, shared, normal, seconds)

@@ -13,6 +13,7 @@ from forge.core.release.replay import replay
 from forge.engine.recording import rules
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2]))  # for what `bench` measures at full size
 
 if TYPE_CHECKING:
     from stenographer import Stenographer

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec.structs import replace
+from world import World, canary
 
 from bench.scale import DAY, a_past, lived_in
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState
@@ -93,18 +93,17 @@ def test_a_release_that_is_over_keeps_nothing_of_its_judge(past: bytes) -> None:
     assert max(len(msgspec.json.encode(each)) for each in releases) < 4096
 
 
-def test_as_long_as_a_promoted_release_can_be_rolled_back_it_is_judged_on_what_was_seen(past: bytes) -> None:
-    world = lived_in(1, 40.0, past)
-    warm = replace(world.story.strategy, keep_previous=2 * DAY)
-    world.story = world.desk._story = replace(world.story, strategy=warm)
-    remembered = 0
-    while world.step() is not None:
-        known = world.state.releases.values()
-        newest = [each for each in known if each.status == "promoted" and each.version == world.state.stable]
-        before = world.state.versions.get(newest[-1].previous) if newest else None
-        if before is not None and before.warm_until is not None and world.world.now < before.warm_until:
-            remembered += bool(newest[-1].judge_state)
-    assert remembered > 3
+def test_as_long_as_a_promoted_release_can_be_rolled_back_what_was_seen_of_it_is_kept() -> None:
+    world = World(replicas=2).established()
+    world.run(20)
+    world.deploy("1.4", canary(20, 5.0, keep_previous=30.0))
+    world.until("promoted")
+    for _ in range(28):
+        world.tick()
+        assert world.release("1.4").judge_state
+    world.run(5)
+    assert world.release("1.4").judge_state == {}
+    assert world.release("1.4").verdict is not None
 
 
 def test_a_state_of_a_month_survives_the_disk(past: bytes) -> None:

@@ -6,7 +6,8 @@ CODE := src tests demo bench examples scripts
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-record hunt bench-judge bench-judge-record picture lock clean
+.PHONY: help setup demo test check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
+	bench-adaptive-record picture lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,12 @@ bench-judge: setup ## False rollbacks and harm of every judge (QUICK=1: under a 
 
 bench-judge-record: setup ## The same, and write docs/judge-results.md and .svg
 	@$(BIN)/python -m bench.judge --record
+
+bench-adaptive: setup ## Adaptive canaries against fixed steps: time and harm (QUICK=1: a few seconds)
+	@$(BIN)/python -m bench.adaptive $(if $(QUICK),--quick)
+
+bench-adaptive-record: setup ## The same, and write docs/adaptive-results.md
+	@$(BIN)/python -m bench.adaptive --record
 
 hunt: setup ## Hunt for broken invariants over a million simulated decisions
 	@$(BIN)/python -m bench.hunt

@@ -77,7 +77,8 @@ class MannWhitneyJudge:
         lookback = msgspec.convert(state, Lookback) if state else Lookback(bucket=arm.since)
         lookback = collect(lookback, arm, stable, now, self.settings)
         lookback = assess(lookback, arm, now, self.settings)
-        memory = msgspec.to_builtins(lookback)
+        # As JSON gives it back: the state is then the same before and after it was stored.
+        memory = msgspec.json.decode(msgspec.json.encode(lookback))
         if lookback.kind in {"rollback", "promote", "inconclusive", "hold"}:
             return Verdict(lookback.kind, lookback.why, lookback.data), memory  # type: ignore[arg-type]
         left = format_duration(max(0.0, arm.since + self.settings.interval - now))

@@ -106,9 +106,9 @@ class FailureLimitJudge:
         del stable
         progress = msgspec.convert(state, Progress) if state else Progress()
         progress = look(progress, self.settings, release.strategy.thresholds, arm, now)
-        return conclude(progress, self.settings, release.strategy.thresholds, arm.version), msgspec.to_builtins(
-            progress
-        )
+        # As JSON gives it back: the state is then the same before and after it was stored.
+        memory = msgspec.json.decode(msgspec.json.encode(progress))
+        return conclude(progress, self.settings, release.strategy.thresholds, arm.version), memory
 
 
 def look(

@@ -108,10 +108,13 @@ def start_weight(settings: Adaptive, per_second: float | None, reaction: float) 
 
 
 def allowance(settings: Adaptive, evidence: Evidence, per_second: float, reaction: float) -> float:
-    """Return the fraction of the traffic that the arm may have; above 1: all of it."""
+    """Return the fraction of the traffic that the arm may have; above 1: all of it.
+
+    While nobody asks, nothing is known of what it will cost when they come back: then it is 0.
+    """
     exposed = per_second * reaction
     if exposed <= 0:
-        return math.inf
+        return 0.0
     allowed = max(settings.budget, NORMAL * evidence.stable_rate * exposed)
     return allowed / (exposed * evidence.excess)
 

@@ -83,7 +83,7 @@ def test_what_is_known_of_both() -> None:
         (4900, Evidence(20_000, 20, 80_000, 80, 20.0), 500.0, 6.0, 5000),  # the last bit to `most` is worth it
         (5000, Evidence(20_000, 20, 80_000, 80, 20.0), 500.0, 6.0, 5000),
         (1, Evidence(10_000, 0, 90_000, 0, 0.0), 500.0, 6.0, 3),
-        (100, Evidence(100, 0, 9900, 0, 0.0), 0.0, 6.0, 300),  # no traffic now
+        (100, Evidence(100, 0, 9900, 0, 0.0), 0.0, 6.0, 100),  # while nobody asks it does not grow
     ],
 )
 def test_the_next_weight(weight: int, seen: Evidence, per_second: float, reaction: float, expected: int) -> None:

@@ -86,11 +86,10 @@ def test_faults_of_the_world_and_of_forge_at_once(tmp_path: Path) -> None:
         FaultPlan("replicas_lost", Occasion(at=60.0), 0.0, 0.5),
     )  # fmt: skip
     story = replace(STORY, faults=faults)
-    for number in (7, 15, 24):
+    for number in (2, 7, 11, 15, 19, 24, 30):
         fates = (Fate("killed", number, "after"), Fate("stopped", number, "before", lasts=12.0))
         result = play_in_engine(story, tmp_path / str(number), 3, fates)
-        assert (result.log_problem, at_rest(result)) == (None, True), number
-        assert result.split == {result.stable: 10_000}, number
+        assert told(result) == WHOLE, number
 
 
 def test_virtual_time_passes_at_once_and_stands_still_for_threads() -> None:

@@ -66,6 +66,10 @@ class Weather:
         self._live += [fault for fault in begun if fault.kind not in AT_ONCE and fault.at + fault.lasts > now]
         return begun
 
+    def next_at(self) -> float:
+        """Return when the next fault begins; infinity when none does."""
+        return self._coming[-1].at if self._coming else float("inf")
+
     def on(self, kind: FaultKind, version: str = "") -> Fault | None:
         """Return the fault of that kind that concerns the version now."""
         for fault in self._live:

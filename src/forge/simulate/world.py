@@ -27,6 +27,8 @@ from forge.simulate.versions import Behaviour, bucket_shares
 LONGEST_STRIDE = 900.0
 """While nobody looks, traffic is counted in strides of at most so many seconds."""
 QUICK_STRIDE = 5.0
+SHORTEST_STRIDE = 0.001
+"""A fault that happens at a moment happens then, and not when somebody looks next."""
 
 
 class World:
@@ -73,8 +75,8 @@ class World:
         """Let time pass: faults begin and end, users send requests."""
         while self.now < to:
             stride = self._stride if len(self.router.split) > 1 else max(self._stride, LONGEST_STRIDE)
-            seconds = min(to - self.now, stride)
-            self.now = to if to - self.now <= stride else self.now + seconds
+            until = min(to, self.now + stride, max(self.weather.next_at(), self.now + SHORTEST_STRIDE))
+            seconds, self.now = until - self.now, until
             for fault in self.weather.step(self.now):
                 self._strike(fault)
             self._serve(seconds)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from world import Behaviour, World, canary
 
+from forge.core.policy import gates
+from forge.core.policy.gates import Gate
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.simulate.hunting import hunt
+from forge.simulate.invariants import InvariantBroken
 from forge.simulate.run import Simulation
 from forge.simulate.story import Deed, FaultPlan, Occasion, Story
 
@@ -37,6 +40,34 @@ def test_a_short_hunt_finds_nothing() -> None:
     steps, seed = 0, 1_000_000
     while steps < STEPS:
         steps, seed = steps + hunt(seed), seed + 1
+
+
+def test_a_short_hunt_under_gates_finds_nothing() -> None:
+    steps, seed = 0, 5_000_000
+    while steps < STEPS // 2:
+        steps, seed = steps + hunt(seed, with_gates=True), seed + 1
+
+
+def _hunt_under_gates(seeds: int) -> None:
+    for seed in range(seeds):
+        hunt(seed, with_gates=True)
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [("_freeze", "in a freeze"), ("_window", "outside of all windows"), ("_rate", "start number"),
+     ("_approval", "votes")],
+)  # fmt: skip
+def test_a_gate_that_lets_everything_pass_is_found(monkeypatch: pytest.MonkeyPatch, gate: str, words: str) -> None:
+    monkeypatch.setattr(gates, gate, lambda *_: Gate(gate, passes=True))
+    with pytest.raises(InvariantBroken, match=words):
+        _hunt_under_gates(60)
+
+
+def test_a_release_that_grows_in_a_freeze_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "GROWTH", frozenset())
+    with pytest.raises(InvariantBroken, match="grew from"):
+        _hunt_under_gates(200)
 
 
 def _with_two_versions() -> World:

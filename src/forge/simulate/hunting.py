@@ -13,12 +13,15 @@ from forge.core.release.state import RELEASE_FINAL
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, StrategyStep, Threshold
 from forge.simulate.faults import random_faults
+from forge.simulate.gated import gated
 from forge.simulate.run import Simulation
 from forge.simulate.story import Kind, People, Story
 from forge.simulate.traffic import Shape
 from forge.simulate.versions import Behaviour
 
 COMMANDS = ("promote", "promote", "pause", "resume", "abort", "rollback", "undo", "retry", "approve", "look", "down")
+PEOPLE = ("ann", "ben", "eve")
+GATE_COMMANDS = ("approve", "approve", "approve", "promote", "resume")
 KINDS = tuple(
     Kind(behaviour)
     for behaviour in (
@@ -36,6 +39,8 @@ KINDS = tuple(
 CALM_SECONDS = 4000.0
 """So long has Forge, after all faults, to come to rest."""
 CALM_STEPS = 3000
+LONGEST_REST = 30.0
+"""While releases wait for gates, somebody may have something to say at least so often (seconds)."""
 
 
 class NeverAtRest(AssertionError):
@@ -93,22 +98,32 @@ def random_strategy(rng: Random) -> Strategy:
     )  # fmt: skip
 
 
-def hunt(seed: int) -> int:
+def hunt(seed: int, *, with_gates: bool = False) -> int:
     """Play the story of a seed with the invariants checked; return how many decisions were made.
 
-    Raises InvariantBroken, NeverAtRest, or whatever the code under test raises.
+    `with_gates`: under a policy with gates too. Raises InvariantBroken, NeverAtRest, or whatever the code under test
+    raises.
     """
     story = random_story(seed)
+    if with_gates:
+        story = gated(story, Random(seed + 2))  # noqa: S311
     simulation = Simulation(story, seed, checked=True)
     rng = Random(seed + 1)  # noqa: S311
+    commands = (*COMMANDS, *GATE_COMMANDS) if with_gates else COMMANDS
     wild = story.seconds - CALM_SECONDS
     for fault in random_faults(rng, simulation.start, wild, every=rng.choice((15.0, 60.0, 240.0))):
         simulation.world.weather.add(fault)
     nerve = rng.choice((0.0, 0.01, 0.05))
-    while simulation.world.now < simulation.start + wild:
-        if rng.random() < nerve:
-            simulation.extra += [(rng.choice(COMMANDS), _payload(simulation, rng)) for _ in range(rng.randrange(1, 3))]
+    if with_gates:
+        nerve = 0.02 + 2 * nerve
         simulation.step()
+        simulation.extra += [("approve", {"by": name}) for name in PEOPLE]
+        simulation.extra.append(("promote", {"override": "something has to be there first"}))
+    ends = simulation.start + wild
+    while simulation.world.now < ends:
+        if rng.random() < nerve:
+            simulation.extra += [_command(simulation, rng, commands) for _ in range(rng.randrange(1, 3))]
+        simulation.step(min(ends, simulation.world.now + LONGEST_REST) if with_gates else ends)
     return _calm(simulation)
 
 
@@ -123,6 +138,8 @@ def _calm(simulation: Simulation) -> int:
         waiting = {name for name, each in simulation.state.releases.items() if each.status not in RELEASE_FINAL}
         if waiting and simulation.decisions % 50 == 0:
             simulation.extra.append(("abort", {}))
+        if not simulation.extra:
+            simulation.extra += [("abort", {"release": name}) for name in _queued(simulation)]
         if simulation.step() is None:
             break
     under_way = [each for each in simulation.state.releases.values() if each.status not in RELEASE_FINAL]
@@ -133,6 +150,21 @@ def _calm(simulation: Simulation) -> int:
     if stable and not simulation.state.down and split.get(stable) != 10_000:
         raise NeverAtRest(f"{simulation.story.name}: {stable} is stable and the router shows {split}")
     return simulation.decisions
+
+
+def _queued(simulation: Simulation) -> list[str]:
+    """Releases that gates keep from starting: nobody waits for those in the end."""
+    return [name for name, each in simulation.state.releases.items() if each.status == "queued" and each.held_by]
+
+
+def _command(simulation: Simulation, rng: Random, commands: tuple[str, ...]) -> tuple[str, dict[str, object]]:
+    kind = rng.choice(commands)
+    payload = _payload(simulation, rng)
+    if commands is not COMMANDS:
+        payload["by"] = rng.choice(PEOPLE)
+        if rng.random() < 0.1 and kind in {"promote", "resume"}:
+            payload["override"] = "it burns"
+    return kind, payload
 
 
 def _payload(simulation: Simulation, rng: Random) -> dict[str, object]:

@@ -41,9 +41,10 @@ class Desk:
         return tuple(commands)
 
     def command(self, kind: str, at: float, payload: dict[str, Any]) -> Command:
-        """Return a command with a number of its own."""
+        """Return a command with a number of its own; `by` in the payload is who gives it."""
         self._number += 1
-        return Command(self._number, kind, "ann", at, payload)
+        actor = str(payload.get("by", "ann"))
+        return Command(self._number, kind, actor, at, {key: each for key, each in payload.items() if key != "by"})
 
     def deploy(self, version: str) -> dict[str, Any]:
         """Return the payload that asks for a release of a version."""

@@ -16,6 +16,7 @@ from forge.core.release.decide import decide
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.model.traffic import Observation
+from forge.simulate.gated import check_gates
 from forge.simulate.invariants import check, check_durable, check_replay
 from forge.simulate.ledger import Ledger
 from forge.simulate.people import Desk
@@ -73,9 +74,9 @@ class Simulation:
             self.step()
         return self.report()
 
-    def step(self) -> Decision[EnvironmentState] | None:
-        """Let time pass to the next look, and look. None: the story ended before."""
-        at = min(self._next_look(), self.end)
+    def step(self, until: float | None = None) -> Decision[EnvironmentState] | None:
+        """Let time pass to the next look, at the latest to `until`, and look. None: the story ended before."""
+        at = min(self._next_look(), self.end if until is None else until)
         self.world.advance(at)
         if at >= self.end:
             return None
@@ -167,6 +168,7 @@ class Simulation:
         commands: tuple[Command, ...], outcomes: tuple[Outcome, ...],
     ) -> None:  # fmt: skip
         check(before, decision, seen, commands)
+        check_gates(before, decision, commands, self.world.now)
         if self.decisions % THOROUGH_EVERY == 0:
             check_durable(decision)
             check_replay(decision, decide(before, seen, commands, outcomes, self.world.now))

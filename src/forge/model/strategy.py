@@ -52,6 +52,17 @@ class Adaptive(msgspec.Struct, frozen=True):
     largest_step: int | None = None
 
 
+class HarmBudget(msgspec.Struct, frozen=True):
+    """What a release may cost before it rolls back, whatever its judge says. A limit that is None is none.
+
+    `failed_requests`: above what stable would have failed; `outage`: seconds in which everything fails for everybody
+    that would be as bad.
+    """
+
+    failed_requests: float | None = None
+    outage: float | None = None
+
+
 class Strategy(msgspec.Struct, frozen=True):
     """How a version goes through an environment."""
 
@@ -73,3 +84,5 @@ class Strategy(msgspec.Struct, frozen=True):
     """Seconds after its first traffic in which a version is not judged; what fails then is still counted as harm."""
     adaptive: Adaptive | None = None
     """Of a canary without steps: the weight grows with the evidence."""
+    harm_budget: HarmBudget | None = None
+    """A stop rule of its own, beside the judge; None: the judge alone."""

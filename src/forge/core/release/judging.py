@@ -23,6 +23,7 @@ CRASHES = 3
 def judge_arms(tick: Tick) -> None:
     """Give every arm its verdict; a bad one begins to roll back in this tick."""
     harm.count(tick)
+    _stop_what_is_spent(tick)
     judged: dict[str, Verdict] = {}
     for release in tick.active:
         if release.status != "rolling_back" and not _gave_up(tick, release):
@@ -32,6 +33,23 @@ def judge_arms(tick: Tick) -> None:
     for name, verdict in _together(tick, judged).items():
         _conclude(tick, name, verdict)
     _watch_promoted(tick)
+
+
+def _stop_what_is_spent(tick: Tick) -> None:
+    """Roll back every arm that has spent its own harm budget, whatever the judge says of it."""
+    for release in tick.active:
+        words = harm.budget_spent(tick, release) if release.status != "rolling_back" else ""
+        if words:
+            _say_spent(tick, release, words)
+            begin_rollback(tick, release, "rolled_back", words)
+
+
+def _say_spent(tick: Tick, release: ReleaseState, words: str) -> None:
+    low, high = harm.interval(tick.state, release)
+    tick.say(
+        "harm_budget_spent", f"{release.id}: {words}", release=release.id, failed_requests=release.failed_requests,
+        requests=release.requests, excess_failed=release.excess_failed, excess_interval=[round(low, 1), round(high, 1)],
+    )  # fmt: skip
 
 
 def needs_data(tick: Tick, release: ReleaseState) -> bool:
@@ -133,11 +151,15 @@ def _watch_promoted(tick: Tick) -> None:
     if any(takes_over(release) or release.kind == "rollback" for release in tick.active):
         return
     for release in list(tick.state.releases.values()):
-        before = tick.version(release.previous)
         if release.status != "promoted" or release.version != tick.state.stable or release.kind == "rollback":
             continue
-        warm = before is not None and before.warm_until is not None and tick.now < before.warm_until
-        if not warm or release.traffic_since is None or fresh_sample(tick, release.version) is None:
+        if not harm.watched_after_promotion(tick, release) or release.traffic_since is None:
+            continue
+        if words := harm.budget_spent(tick, release):
+            _say_spent(tick, release, words)
+            start_restore(tick, choose_target(tick.state), actor="forge", reason=words)
+            return
+        if fresh_sample(tick, release.version) is None:
             continue
         verdict, memory = _ask(tick, release)
         tick.put(replace(release, verdict=verdict, judge_state=memory))

@@ -12,6 +12,7 @@ import msgspec
 
 from forge.core.judge.history import OwnHistory
 from forge.core.policy.budget import Ledger
+from forge.core.release.account import Account
 from forge.core.release.adaptive import Growth
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
@@ -123,6 +124,8 @@ class ReleaseState(msgspec.Struct, frozen=True):
     """The policy gates that keep it from starting, or from growing."""
     growth: Growth | None = None
     """Of an adaptive canary: the weight that it may have now, and what that is based on."""
+    account: Account = Account()
+    """What `excess_failed` comes from, and how sure it is."""
 
 
 class EnvironmentState(msgspec.Struct, frozen=True):

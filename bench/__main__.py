@@ -14,6 +14,7 @@ PARTS = {
     "jobs": "bench.many_jobs",
     "target": "bench.local_target",
     "scale": "bench.scale",
+    "false-alarms": "bench.false_alarms",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

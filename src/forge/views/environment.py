@@ -6,6 +6,7 @@ import msgspec
 
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, VersionState
 from forge.model.traffic import Observation, ReplicaCount, Route, Sample
+from forge.views.harm import EnvironmentHarmView, environment_harm_view
 from forge.views.release import ReleaseView, release_view
 
 
@@ -62,6 +63,8 @@ class EnvironmentView(msgspec.Struct, frozen=True):
     """What could not be read of the world, and why."""
     data_missing_since: float | None = None
     next: tuple[str, ...] = ()
+    harm: EnvironmentHarmView | None = None
+    """What the releases of the last 30 days cost together; None: nothing, none had traffic."""
 
     @property
     def current(self) -> ReleaseView | None:
@@ -99,6 +102,7 @@ def environment_view(
         problem=observation.problem if observation else "",
         data_missing_since=state.data_missing_since,
         next=releases[0].next if releases else (),
+        harm=environment_harm_view(state, now),
     )
 
 

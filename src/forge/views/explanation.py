@@ -11,6 +11,7 @@ from forge.core.release.replay import Moment
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.model.strategy import StrategyStep
 from forge.model.units import WHOLE, format_weight
+from forge.views.harm import harm_view, harm_words
 from forge.views.release import describe_step, describe_strategy
 
 WAITED = 1.0
@@ -60,6 +61,11 @@ class Harm(msgspec.Struct, frozen=True):
     failed: int
     excess: float
     seconds: float
+    interval: tuple[float, float] | None = None
+    """95 % bounds on `excess` that hold at every time at once."""
+    outage_seconds: float = 0.0
+    user_minutes: float | None = None
+    words: tuple[str, ...] = ()
 
 
 class Counterfactual(msgspec.Struct, frozen=True):
@@ -246,15 +252,19 @@ def explain(
         waits_for="" if release.status in RELEASE_FINAL else release.waits_for, told=told, steps=steps,
         verdicts=verdicts, waits=waits, decisive=decisive,
         rolled_back_to=(target[0] or release.previous) if went_back else "", rolled_back_why=target[1],
-        harm=_harm(release, now), counterfactual=_counterfactual(release, steps, now), decisions=decisions,
+        harm=_harm(state, release, now), counterfactual=_counterfactual(release, steps, now), decisions=decisions,
     )  # fmt: skip
 
 
-def _harm(release: ReleaseState, now: float) -> Harm | None:
-    if release.traffic_since is None:
+def _harm(state: EnvironmentState, release: ReleaseState, now: float) -> Harm | None:
+    view = harm_view(state, release)
+    if view is None or release.traffic_since is None:
         return None
     seconds = max(0.0, (release.finished_at or now) - release.traffic_since)
-    return Harm(release.requests, release.failed_requests, release.excess_failed, seconds)
+    return Harm(
+        release.requests, release.failed_requests, release.excess_failed, seconds, view.interval, view.outage_seconds,
+        view.user_minutes, harm_words(view),
+    )  # fmt: skip
 
 
 def _counterfactual(release: ReleaseState, steps: tuple[AskedStep, ...], now: float) -> Counterfactual | None:

@@ -9,6 +9,7 @@ import msgspec
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.model.strategy import Strategy, StrategyStep
 from forge.model.units import format_duration, format_weight
+from forge.views.harm import HarmView, budget_words, harm_view
 from forge.views.run import elapsed
 
 
@@ -63,6 +64,8 @@ class ReleaseView(msgspec.Struct, frozen=True):
     override: str = ""
     """Who let it pass the policy, and why."""
     next: tuple[str, ...] = ()
+    harm: HarmView | None = None
+    """What it has cost its users; None: it never had traffic."""
 
     @property
     def final(self) -> bool:
@@ -109,6 +112,7 @@ def release_view(state: EnvironmentState, release: ReleaseState, now: float) -> 
         fix=release.fix,
         override=release.override,
         next=_next_commands(state.name, release),
+        harm=harm_view(state, release),
     )
 
 
@@ -124,7 +128,12 @@ def describe_step(step: StrategyStep) -> str:
 
 
 def describe_strategy(strategy: Strategy) -> str:
-    """Return a strategy in one line: its name and its steps, or its surge."""
+    """Return a strategy in one line: its name and its steps, or its surge, and what it may cost."""
+    budget = f", at most {budget_words(strategy.harm_budget)}" if strategy.harm_budget is not None else ""
+    return _way(strategy) + budget
+
+
+def _way(strategy: Strategy) -> str:
     if strategy.steps:
         return f"{strategy.name}: " + " → ".join(describe_step(step) for step in strategy.steps)
     if strategy.adaptive is not None:

@@ -118,7 +118,7 @@ def _cost(story: Explanation) -> list[str]:
     rate = f" ({harm.failed / harm.requests:.2%})" if harm.requests else ""
     lines = [
         f"{harm.failed:,} of {harm.requests:,} requests failed{rate} in {format_duration(harm.seconds)} with traffic",
-        f"{harm.excess:,.0f} more than stable would have failed on as many",
+        *(harm.words or (f"{harm.excess:,.0f} more than stable would have failed on as many",)),
     ]
     return [*lines, story.counterfactual.words] if story.counterfactual else lines
 

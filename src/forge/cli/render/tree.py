@@ -9,6 +9,7 @@ from time import localtime, strftime
 from forge.cli.render.paint import Paint, pad, shorten, strip_ansi, width
 from forge.model.units import format_duration, format_size, format_weight
 from forge.views.environment import ArmView, EnvironmentView
+from forge.views.harm import environment_harm_words, harm_words
 from forge.views.plan import JobOutline, PlanView, StepOutline, summary
 from forge.views.release import ReleaseView
 from forge.views.run import JobView, RunView, StepView
@@ -145,6 +146,7 @@ def environment_tree(view: EnvironmentView, paint: Paint) -> list[str]:
             ("Address", view.address),
             ("Stable", view.stable or "none yet"),
             *(_release_header(release, paint) if release else []),
+            ("30 days", environment_harm_words(view.harm) if view.harm and view.harm.releases > 1 else ""),
             ("Problem", paint.yellow(view.problem)),
         ]
     )
@@ -179,6 +181,7 @@ def _release_header(release: ReleaseView, paint: Paint) -> list[tuple[str, str]]
         ("Set weight", "" if release.final else format_weight(release.set_weight)),
         ("Actual weight", "" if release.final else actual),
         ("Requests", f"{release.requests}, {release.failed_requests} failed"),
+        ("Harm", "; ".join(harm_words(release.harm)) if release.harm and release.previous else ""),
         ("Verdict", f"{paint.icon(verdict.kind)} {verdict.kind}: {verdict.why}" if verdict else ""),
         ("Waits for", release.waits_for),
         ("Earliest", clock(release.earliest) if release.earliest else ""),

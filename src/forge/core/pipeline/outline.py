@@ -12,7 +12,7 @@ from forge.core.policy.wording import gate_words
 from forge.model.configs import DeployConfig, VerifyConfig
 from forge.model.plan import Approval, EnvironmentPlan, JobPlan, Plan, Scalar, StepPlan
 from forge.model.policy import GATE_KEYS, ReleasePolicy
-from forge.model.strategy import Adaptive, Strategy, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, HarmBudget, Strategy, StrategyStep, Threshold
 from forge.model.units import format_duration, format_size, format_weight
 
 
@@ -184,7 +184,18 @@ def strategy_words(strategy: Strategy) -> tuple[str, ...]:
         rows.append("100% of traffic")
     if strategy.bake:
         rows.append(f"watch for {format_duration(strategy.bake)}")
+    if strategy.harm_budget is not None:
+        rows.append(f"roll back at once, whatever the judge says, when it has cost {_budget(strategy.harm_budget)}")
     return tuple(rows)
+
+
+def _budget(budget: HarmBudget) -> str:
+    parts = []
+    if budget.failed_requests is not None:
+        parts.append(f"{budget.failed_requests:g} more failed requests than stable would have")
+    if budget.outage is not None:
+        parts.append(f"as much as {format_duration(budget.outage)} of full outage")
+    return " or ".join(parts)
 
 
 def _adaptive_words(adaptive: Adaptive) -> list[str]:

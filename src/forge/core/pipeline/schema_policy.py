@@ -225,6 +225,7 @@ class PolicyModel(Section):
     zone: Zone = "UTC"
     max_releases: MaxReleasesModel | None = None
     approvals: ApprovalsModel | None = None
+    users: Positive | None = None
 
     @model_validator(mode="after")
     def _budget_of_something(self) -> PolicyModel:
@@ -247,4 +248,5 @@ class PolicyModel(Section):
             gates["when_budget_empty"] = self.when_budget_empty
         whole = plain(ReleasePolicy(**{name: gate for name, gate in gates.items() if gate}))
         given = {name: whole[name] for name, gate in gates.items() if gate}
-        return {"max_arms": self.max_arms, "on_overlap": self.on_overlap, **given}
+        people = {} if self.users is None else {"users": self.users}
+        return {"max_arms": self.max_arms, "on_overlap": self.on_overlap, **people, **given}

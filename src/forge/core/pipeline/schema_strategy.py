@@ -27,7 +27,7 @@ from forge.core.pipeline.schema_base import (
 )
 from forge.core.pipeline.schema_gate import ApprovalModel
 from forge.model.diagnostics import did_you_mean
-from forge.model.strategy import Adaptive, Strategy, StrategyName, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, HarmBudget, Strategy, StrategyName, StrategyStep, Threshold
 from forge.model.traffic import Route
 
 STRATEGIES = ("rolling", "canary", "blue_green")
@@ -168,6 +168,31 @@ class CanaryStepModel(Section):
         return StrategyStep(pause=leaves.duration(self.pause))
 
 
+class HarmBudgetModel(Section):
+    """What a release may cost before it rolls back whatever its judge says; a bare number is `failed_requests`."""
+
+    title: ClassVar[str] = "harm_budget"
+    short: ClassVar[str] = "failed_requests"
+    short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 1}
+    failed_requests: Number | None = None
+    outage: Duration | None = None
+
+    @model_validator(mode="after")
+    def _limits(self) -> HarmBudgetModel:
+        if self.failed_requests is None and self.outage is None:
+            raise wrong("has no limit", "write `failed_requests: 100`, or `outage: 30s`")
+        if self.failed_requests is not None and not 1 <= self.failed_requests < math.inf:
+            words = f"has `failed_requests: {self.failed_requests:g}`"
+            raise wrong(words, "it is how many more requests than stable's may fail, at least 1", at="failed_requests")
+        if self.outage == 0:
+            raise wrong("has an `outage` of no time", "write `30s`: of everything failing for everybody", at="outage")
+        return self
+
+    def harm_budget(self) -> HarmBudget:
+        """Return it as plain data."""
+        return HarmBudget(self.failed_requests, self.outage)
+
+
 class PaceModel(Section):
     """What every strategy has; may stand in the strategy or in `deploy` itself."""
 
@@ -180,11 +205,13 @@ class PaceModel(Section):
     auto_promote: Flag | None = None
     keep_previous: Duration | None = None
     warm_up: Duration | None = None
+    harm_budget: HarmBudgetModel | None = None
 
     def pace(self) -> dict[str, Any]:
         """Return what is given, under the names of `Strategy`."""
         given = {name: getattr(self, name) for name in PaceModel.model_fields if name != "checks"}
         given["thresholds"] = None if self.checks is None else thresholds(self.checks)
+        given["harm_budget"] = None if self.harm_budget is None else self.harm_budget.harm_budget()
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -12,7 +12,7 @@ from forge.core.pipeline.assemble import Sources
 from forge.core.pipeline.document import read
 from forge.core.pipeline.outline import check_words, minimal_seconds, plan_document, strategy_words
 from forge.core.pipeline.resolve import resolve
-from forge.model.strategy import Strategy, StrategyStep, Threshold
+from forge.model.strategy import HarmBudget, Strategy, StrategyStep, Threshold
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "pipeline"
 
@@ -85,6 +85,17 @@ def test_the_minimal_duration_is_the_longest_way():
         (
             Strategy(max_surge=2, max_unavailable=1),
             ("replace replicas one after another: 2 more at a time, up to 1 away",),
+        ),
+        (
+            Strategy("blue_green", harm_budget=HarmBudget(100, 30.0)),
+            (
+                "bring up all replicas beside the old ones",
+                "100% of traffic",
+                (
+                    "roll back at once, whatever the judge says, when it has cost 100 more failed requests than stable "
+                    "would have or as much as 30s of full outage"
+                ),
+            ),
         ),
         (Strategy("blue_green"), ("bring up all replicas beside the old ones", "100% of traffic")),
         (

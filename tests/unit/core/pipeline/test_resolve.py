@@ -15,7 +15,7 @@ from forge.core.pipeline.resolve import diagnose, resolve
 from forge.model import configs
 from forge.model.errors import InvalidConfiguration
 from forge.model.plan import Approval, Concurrency, JobPlan, Parameter, Plan, Retry, SecretReference, Source, StepPlan
-from forge.model.strategy import Strategy, StrategyStep, Threshold
+from forge.model.strategy import HarmBudget, Strategy, StrategyStep, Threshold
 from forge.model.traffic import Route
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "pipeline"
@@ -445,6 +445,15 @@ def deploy(body: str) -> configs.DeployConfig:
             "{environment: p, progress_deadline: 1m, bake: 2m, patience: 3m, keep_previous: 0, warm_up: 5s}",
             Strategy(progress_deadline=60.0, bake=120.0, patience=180.0, keep_previous=0.0, warm_up=5.0),
         ),
+        (
+            "{environment: p, harm_budget: 100, strategy: {blue_green: {harm_budget: {outage: 30s}}}}",
+            Strategy("blue_green", harm_budget=HarmBudget(outage=30.0)),
+        ),
+        (
+            "{environment: p, harm_budget: {failed_requests: 50, outage: 1m}, strategy: rolling}",
+            Strategy(harm_budget=HarmBudget(50, 60.0)),
+        ),
+        ("{environment: p, harm_budget: 20}", Strategy(harm_budget=HarmBudget(20))),
         (
             "{environment: p, bake: 1m, strategy: {blue_green: {bake: 2m}}}",
             Strategy("blue_green", bake=120.0),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 from world import Behaviour, World, canary
 
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState
 from forge.model.strategy import Strategy, Threshold
+from forge.model.traffic import Gauge
 from forge.model.units import WHOLE
 
 SICK = Behaviour(failure_rate=0.2)
@@ -406,6 +410,22 @@ class TestA8MetricsAreAway:
         assert world.release().status == "progressing"
         assert "holds" in world.release().waits_for
 
+    def test_what_is_not_a_number_is_no_data(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is decided on it, nothing breaks, and the state survives the disk (each tick checks that)."""
+        world = self.waiting()
+        world.metrics_away = False
+        real = world.sample
+        nonsense = {
+            "cpu_seconds": math.nan, "gauges": (Gauge("queue", math.nan, 10.0), Gauge("pool", 3.0, math.inf)),
+            "values": (("conversion", math.nan), ("orders", 7.0)),
+        }  # fmt: skip
+        monkeypatch.setattr(world, "sample", lambda version: replace(real(version), **nonsense))
+        release = world.until("promoted", "rolled_back", "paused")
+        assert release.status == "promoted"
+        kept = world.state.history[-1][1]["1.4"]
+        assert (kept.cpu_seconds, kept.gauges, kept.values) == (None, (), (("orders", 7.0),))
+        assert kept.lacks == ("conversion: not a number",)
+
     def test_an_unreadable_target_changes_nothing(self) -> None:
         world = World().established()
         world.deploy("1.4", canary(20, 5.0, 50, 5.0))
@@ -469,6 +489,18 @@ class TestA10AWaitingGate:
         world.run(8)
         assert world.release().status == "rolled_back"
         assert world.asked == {"1.3": WHOLE}
+        # Nothing is known of this service's failures yet, so the judge takes it that they come many at a time.
+        assert world.release().failed_requests <= 5 * 20 + 20
+
+    @pytest.mark.parametrize("gate", [{"required": 1}, "resume", 600.0])
+    def test_by_the_classic_rule_after_the_first_bad_second(self, gate: object) -> None:
+        world = World(judge="threshold").established()
+        world.deploy("1.4", canary(20, gate, 50))
+        world.run(10)
+        world.behaviour["1.4"] = Behaviour(failure_rate=1.0)
+        world.run(4)
+        assert world.release().status == "rolled_back"
+        assert world.release().failed_requests <= 2 * 20
 
     def test_rollback_fires_while_a_person_has_paused_it(self) -> None:
         world = World().established()
@@ -493,8 +525,12 @@ def test_a11_the_decision_uses_counts_and_says_them() -> None:
         world.tick()
     release = world.until("promoted")
     assert release.failed_requests == 4
-    assert "4 of" in release.verdict.why  # type: ignore[union-attr]
+    assert release.verdict is not None
+    assert "4 of" in release.verdict.why
     assert "4 failed" in release.reason
+    told = release.verdict.data
+    assert (told["errors"], told["requests"]) == (4, release.requests)
+    assert told["log_evidence"] < 0, "the evidence is stated, and it does not speak against the release"
 
 
 class TestA13ABadFirstMinute:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from forge.model.traffic import Sample
+from forge.model.traffic import Gauge, Sample
 
 UNBOUNDED = 1e300
 """A bucket's upper bound from here on stands for infinity (JSON has no infinity)."""
@@ -30,9 +32,25 @@ class Window(msgspec.Struct, frozen=True):
 
 
 def storable(sample: Sample) -> Sample:
-    """Return the sample with infinite bucket bounds written as the largest number, so that JSON can keep it."""
+    """Return the sample as JSON can keep it: infinite bucket bounds are written as the largest number, and what is
+    not a number is no reading at all."""
     latency = tuple((min(bound, LARGEST), count) for bound, count in sample.latency)
-    return sample if latency == sample.latency else msgspec.structs.replace(sample, latency=latency)
+    whole = sample.cpu_seconds is None or math.isfinite(sample.cpu_seconds)
+    if latency == sample.latency and whole and not sample.gauges and not sample.values:
+        return sample
+    unknown = tuple(f"{name}: not a number" for name, value in sample.values if not math.isfinite(value))
+    return msgspec.structs.replace(
+        sample,
+        latency=latency,
+        cpu_seconds=sample.cpu_seconds if whole else None,
+        gauges=tuple(gauge for gauge in sample.gauges if _is_finite(gauge)),
+        values=tuple(each for each in sample.values if math.isfinite(each[1])),
+        lacks=(*sample.lacks, *unknown),
+    )
+
+
+def _is_finite(gauge: Gauge) -> bool:
+    return math.isfinite(gauge.value) and (gauge.limit is None or math.isfinite(gauge.limit))
 
 
 def window(samples: tuple[Sample, ...], start: float) -> Window | None:

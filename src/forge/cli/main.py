@@ -23,6 +23,7 @@ from forge.cli import (
     releases,
     runs,
     shell,
+    signals,
     simulate,
 )
 from forge.cli.failures import explain
@@ -51,6 +52,7 @@ for room in (
     releases,
     explanations,
     environments,
+    signals,
     simulate,
     analyse,
     backtest,

@@ -76,6 +76,8 @@ class Sample(msgspec.Struct, frozen=True):
     gauges: tuple[Gauge, ...] = ()
     values: tuple[tuple[str, float], ...] = ()
     """The newest results of the user's own queries, by name: what `checks` may hold against a limit."""
+    good_for: float = 15.0
+    """Seconds for which the sample tells of now: more where a store is slow, or counts by the minute."""
     lacks: tuple[str, ...] = ()
     """Sources that had no word on this version now, each with its reason: neither good nor bad, but not known."""
 

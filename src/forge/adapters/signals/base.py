@@ -44,6 +44,8 @@ class Reading(msgspec.Struct, frozen=True):
     """
 
     at: float | None = None
+    good_for: float | None = None
+    """Seconds for which it tells of now: some three times the store's own rhythm, and its delay. None: 15 s."""
     requests: int | None = None
     errors: int | None = None
     latency: tuple[tuple[float, int], ...] = ()

@@ -120,4 +120,6 @@ class CombinedSignals:
             values["gauges"] = (*values.get("gauges", ()), *reading.gauges)
             values["values"] = (*values.get("values", ()), *reading.values)
         sample = Sample(at, counts.requests or 0, counts.errors or 0, lacks=tuple(lacks))
+        if counts.good_for is not None:
+            sample = replace(sample, good_for=counts.good_for)
         return replace(sample, **{key: value for key, value in values.items() if key not in ("requests", "errors")})

@@ -13,8 +13,6 @@ from forge.core.release.state import Verdict
 from forge.model.traffic import Sample
 
 Quality = Literal["fresh", "stale", "missing", "no_traffic"]
-STALE_AFTER = 15.0
-"""Seconds after which a reading tells nothing of now."""
 TOGETHER = 2.0
 """Readings of two versions that are at most this many seconds apart are of the same moment."""
 RECENT = 15.0
@@ -26,7 +24,7 @@ def quality_of(series: Series, now: float) -> Quality:
     if not series.samples:
         return "missing"
     newest = series.samples[-1]
-    if newest.at < now - STALE_AFTER:
+    if newest.at < now - newest.good_for:
         return "stale"
     before = next((sample for sample in reversed(series.samples) if sample.at <= newest.at - RECENT), series.samples[0])
     return "no_traffic" if newest.requests <= before.requests else "fresh"

@@ -13,8 +13,6 @@ from forge.model.traffic import ReplicaCount, Sample
 SHORTEST_HISTORY = 300.0
 """Seconds of samples that are kept at least: people look at the last five minutes."""
 MARGIN = 30.0
-STALE_AFTER = 15.0
-"""A sample older than this is no data."""
 SPACING = ((15.0, 0.0), (60.0, 5.0), (float("inf"), 10.0))
 """Up to which age samples are kept how far apart, in seconds: a longer window needs no finer reading."""
 
@@ -39,7 +37,7 @@ def absorb(tick: Tick) -> None:
 def fresh_sample(tick: Tick, version: str) -> Sample | None:
     """Return the version's sample of this tick, or None when it is missing or stale."""
     sample = (tick.observation.samples or {}).get(version)
-    if sample is None or sample.at < tick.now - STALE_AFTER:
+    if sample is None or sample.at < tick.now - sample.good_for:
         return None
     return storable(sample)
 
@@ -110,5 +108,14 @@ def _absorb_samples(tick: Tick) -> None:
         return
     # After the clock was set back, what lies in the future would hide every new sample.
     history = tuple(entry for entry in history if entry[0] < at)
+    if history:
+        history = (*history[:-1], (history[-1][0], {name: _lean(sample) for name, sample in history[-1][1].items()}))
     horizon = max(longest, SHORTEST_HISTORY) + MARGIN
     tick.change(history=compact((*history, (at, samples)), horizon))
+
+
+def _lean(sample: Sample) -> Sample:
+    """Return a sample without what only the newest one is asked for: the history stays small."""
+    if not (sample.templates or sample.gauges or sample.lacks):
+        return sample
+    return replace(sample, templates=(), gauges=(), lacks=())

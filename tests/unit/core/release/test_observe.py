@@ -8,13 +8,14 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from forge.core.release.observe import STALE_AFTER, absorb, compact, fresh_sample
+from forge.core.release.observe import absorb, compact, fresh_sample
 from forge.core.release.state import EnvironmentState, ReleaseState, VersionState
 from forge.core.release.tick import Tick
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, Threshold
-from forge.model.traffic import Observation, ReplicaCount, Sample, TrafficTable, Version
+from forge.model.traffic import Gauge, LogTemplate, Observation, ReplicaCount, Sample, TrafficTable, Version
 
 
 def environment(**fields: object) -> EnvironmentState:
@@ -79,11 +80,24 @@ class TestSamples:
         tick = look(environment(), samples={"1.3": Sample(100.0, 5, 0, ((math.inf, 5),))})
         assert tick.state.history[0][1]["1.3"].latency[0][0] < math.inf
 
-    @pytest.mark.parametrize(("age", "fresh"), [(0.0, True), (STALE_AFTER, True), (STALE_AFTER + 1, False)])
+    @pytest.mark.parametrize(("age", "fresh"), [(0.0, True), (15.0, True), (15.0 + 1, False)])
     def test_a_stale_sample_is_none(self, age: float, fresh: bool) -> None:
         tick = look(environment(), samples={"1.3": Sample(100.0 - age, 5, 0)})
         assert (fresh_sample(tick, "1.3") is not None) == fresh
         assert bool(tick.state.history) == fresh
+
+    def test_a_slow_store_says_itself_for_how_long_its_samples_are_good(self) -> None:
+        slow = Sample(30.0, 5, 0, good_for=180.0)
+        assert fresh_sample(look(environment(), samples={"1.3": slow}), "1.3") == slow
+
+    def test_only_the_newest_sample_keeps_its_lines_and_gauges(self) -> None:
+        full = Sample(100.0, 5, 0, templates=(LogTemplate("boom", 1, "boom"),), gauges=(Gauge("cpu", 0.5, 1.0),))
+        tick = look(environment(), 100.0, samples={"1.3": full})
+        assert tick.state.history[-1][1]["1.3"] == full
+        tick = look(tick.state, 105.0, samples={"1.3": replace(full, at=105.0)})
+        before, newest = (samples["1.3"] for _, samples in tick.state.history)
+        assert (before.templates, before.gauges) == ((), ())
+        assert newest.templates == full.templates
 
     def test_after_the_clock_was_set_back_new_samples_count_again(self) -> None:
         tick = look(environment(), 5000.0, samples={"1.3": Sample(5000.0, 5, 0)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -11,12 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from forge.cli.main import run_command
-from forge.model.strategy import Strategy, StrategyStep
+from forge.model.strategy import Adaptive, Strategy, StrategyStep
 from forge.simulate.plot import svg
 from forge.simulate.policy import instructive_story
 from forge.simulate.run import simulate
 from forge.simulate.scenario import load_story
 from forge.simulate.story import Kind, Story
+from forge.simulate.traffic import Shape
 from forge.simulate.versions import Behaviour
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +99,48 @@ def test_the_command_prints_json_for_programs(tmp_path: Path, capsys: pytest.Cap
     assert drawn.read_text().startswith("<svg")
     assert run_command(["simulate", example, "--releases", "1", "-o", "name"]) == 0
     assert capsys.readouterr().out == "production-2\n"
+
+
+def test_a_small_one_letter_by_letter(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`FORGE_UPDATE_GOLDEN=1` writes it anew; look at the difference."""
+    golden = ROOT / "tests" / "golden" / "simulate"
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run_command(["simulate", str(golden / "small.yaml"), "-o", "wide", "--check"]) == 0
+    told = capsys.readouterr()
+    text = f"{told.out}\n{told.err}"
+    if os.environ.get("FORGE_UPDATE_GOLDEN"):
+        (golden / "small.txt").write_text(text, encoding="utf-8")
+    assert text == (golden / "small.txt").read_text(encoding="utf-8")
+
+
+def test_every_mistake_in_a_file_is_shown_with_a_caret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = """\
+days: 3
+service: {replicas: 4, error: 0.1%}
+releases: {every: 12h, versions: [{name: good, shares: 90}]}
+faults: [{kind: metrics_awy, every: 2d}]
+strategy: canry
+"""
+    (tmp_path / "wrong.yaml").write_text(wrong)
+    assert run_command(["simulate", str(tmp_path / "wrong.yaml")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    carets = [(told[at - 1], line) for at, line in enumerate(told) if set(line.partition("|")[2]) == {" ", "^"}]
+    marked = [line[under.index("^") : under.rindex("^") + 1] for line, under in carets]
+    assert marked == ["error", "shares", "metrics_awy", "canry"]
+    assert "4 errors" in told
+
+
+def test_a_canary_that_sets_its_own_weights_costs_less_than_fixed_steps() -> None:
+    """The same bad versions: what is known of a version allows it less traffic than a fixed first step gives it."""
+    bad = (Kind(Behaviour(errors=1.0, bad=True)), Kind(Behaviour(errors=0.2, bad=True)))
+    story = one(
+        Behaviour(), kinds=bad, sequence=((60.0, 0), (1800.0, 1)), shape=Shape(rps=500.0),
+    )  # fmt: skip
+    steps = tuple(step for weight in (2500, 5000) for step in (StrategyStep(weight=weight), StrategyStep(pause=60.0)))
+    fixed = simulate(replace(story, strategy=replace(CANARY, steps=steps)), checked=True).totals
+    own = simulate(replace(story, strategy=Strategy("canary", adaptive=Adaptive())), checked=True).totals
+    assert own.caught == fixed.caught == 2
+    assert own.excess_failed < fixed.excess_failed / 2
 
 
 def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

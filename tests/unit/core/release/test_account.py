@@ -34,17 +34,32 @@ class TestBlocks:
         """A burst that both share costs nothing, although the arm's share of the requests changes in between."""
         account = follow(
             opened("1.3", (0, 0), (0, 0), 0.0),
-            [(1.0, (10, 5), (990, 495)), (2.0, (510, 5), (1490, 495))],
+            [(5.0, (10, 5), (990, 495)), (10.0, (510, 5), (1490, 495))],
         )
         assert expected_failures(account) == pytest.approx(5.0)
 
     def test_a_block_without_requests_to_stable_stays_open(self) -> None:
-        account = follow(opened("1.3", (0, 0), (0, 0), 0.0, past=(100, 10)), [(1.0, (10, 1), (0, 0))])
+        account = follow(opened("1.3", (0, 0), (0, 0), 0.0, past=(100, 10)), [(9.0, (10, 1), (0, 0))])
         assert account.own == (0, 0)
         assert expected_failures(account) == pytest.approx(1.0)
-        account = follow(account, [(2.0, (20, 2), (10, 5))])
+        account = follow(account, [(10.0, (20, 2), (10, 5))])
         assert account.own == (20, 2)
         assert expected_failures(account) == pytest.approx(10.0)
+
+    def test_the_open_block_counts_as_if_it_ended_now(self) -> None:
+        """A burst that both share must not look like harm for as long as the block is open."""
+        account = follow(opened("1.3", (0, 0), (0, 0), 0.0, past=(1000, 1)), [(1.0, (100, 50), (900, 450))])
+        assert account.own == (0, 0)
+        assert expected_failures(account) == pytest.approx(50.0)
+
+    def test_where_stable_has_hardly_any_requests_it_is_taken_at_its_rate_of_before(self) -> None:
+        account = follow(opened("1.3", (0, 0), (0, 0), 0.0, past=(999, 100)), [(5.0, (600, 60), (1, 0))])
+        assert expected_failures(account) == pytest.approx(60.0)
+        assert [guess.requests for guess in account.guesses] == [600]
+
+    def test_a_block_of_few_requests_leaves_no_more_open_than_they_are(self) -> None:
+        account = follow(opened("1.3", (0, 0), (0, 0), 0.0), [(5.0, (100, 1), (900, 9)), (10.0, (103, 1), (901, 9))])
+        assert excess_interval(account, 1, clump=20.0).low > -60
 
     def test_at_rest_stable_is_taken_at_its_rate_of_before(self) -> None:
         """Blue-green: from the switch on nothing is sent to stable, so what it would have done is what it did."""

@@ -23,7 +23,7 @@ from forge.core.judge.calibrate import Calibration, calibrate
 from forge.core.judge.evidence import Counts
 from forge.core.judge.sequential import SequentialJudge
 from forge.core.judge.settings import SequentialSettings
-from forge.core.release.adaptive import Evidence, may_take_all, next_weight, start_weight
+from forge.core.release.adaptive import Evidence, leans_bad, may_take_all, next_weight, start_weight
 from forge.core.release.growing import ENOUGH_READINGS
 from forge.core.release.state import ReleaseState, Verdict
 from forge.model.strategy import Adaptive, Strategy
@@ -115,6 +115,8 @@ class Release:
             return
         pause = max(self.how.every, ENOUGH_READINGS * self.case.scrape)
         if self.readings < ENOUGH_READINGS or at - self.changed < pause or at >= self.how.decide_within:
+            return
+        if leans_bad(self.seen, self.found.clump):
             return
         known = (self.asked, self.seen, self.case.rps, self.reaction)
         ready = verdict.kind == "promote" and may_take_all(self.how, *known)

@@ -27,7 +27,11 @@ NORMAL = 0.25
 """The part of the normal errors that may come on top, where that is more than the budget."""
 RATIO = 1.5
 """How many times as often as stable it may fail at most, to be as good as stable."""
-LEAST_EXCESS = 1e-6
+LEAST_EXCESS, LEAST_EXPOSED = 1e-6, 1e-6
+FINE_RATIO, FINE_RATE = 1.1, 0.0002
+"""So much more often than stable, or so often at all, is no reason to wait: as the judge has it."""
+CHANCE = 2.0
+"""What is above that by more than so many standard deviations is more than chance explains."""
 
 
 class Evidence(msgspec.Struct, frozen=True, array_like=True):
@@ -113,7 +117,7 @@ def allowance(settings: Adaptive, evidence: Evidence, per_second: float, reactio
     While nobody asks, nothing is known of what it will cost when they come back: then it is 0.
     """
     exposed = per_second * reaction
-    if exposed <= 0:
+    if exposed < LEAST_EXPOSED:
         return 0.0
     allowed = max(settings.budget, NORMAL * evidence.stable_rate * exposed)
     return allowed / (exposed * evidence.excess)
@@ -134,9 +138,22 @@ def next_weight(
     return reach if worth and reach > weight else weight
 
 
+def leans_bad(evidence: Evidence, clump: float = 1.0) -> bool:
+    """Whether more failed than chance explains in a version as good as stable, where errors come in clumps of `clump`.
+
+    It proves nothing, and promises nothing: but what grows now grows towards more harm than it need be.
+    """
+    fine = max(FINE_RATIO * evidence.expected, FINE_RATE * evidence.requests)
+    return evidence.errors > fine + CHANCE * math.sqrt((fine + 1) * max(1.0, clump))
+
+
 def proven(settings: Adaptive, evidence: Evidence) -> bool:
-    """Whether it is excluded that the arm is worse than is tolerated."""
-    stable = evidence.stable_rate
+    """Whether it is excluded that the arm is worse than is tolerated.
+
+    Here stable's rate is the smaller of both that are known, over the whole time and at the arm's own times: neither
+    a burst before the arm had traffic nor the luck of a few moments makes it look as if more were normal.
+    """
+    stable = min(evidence.stable_rate, (evidence.stable_errors + 0.5) / (evidence.stable_requests + 1))
     return evidence.upper <= max(RATIO * stable, stable + settings.tolerance)
 
 

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from forge.core.judge.history import calibration_of
 from forge.core.judge.report import percent
 from forge.core.release.adaptive import (
     Evidence,
     Growth,
     allowance,
+    leans_bad,
     may_take_all,
     next_weight,
     start_weight,
@@ -221,6 +223,8 @@ def _held(tick: Tick, release: ReleaseState, settings: Adaptive, growth: Growth)
         return verdict.why
     if tick.now - growth.read_at > STALE_READINGS * interval and growth.read_at:
         return f"the newest reading of both versions is {format_duration(tick.now - growth.read_at)} old"
+    if leans_bad(growth.evidence, calibration_of(tick.state.own_history).clump):
+        return f"more fails than chance explains: {_told(growth.evidence)}"
     if growth.readings < ENOUGH_READINGS or tick.now - growth.changed_at < max(settings.every, 2 * interval):
         return f"{growth.readings} readings so far, {_told(growth.evidence)}"
     return ""

@@ -55,6 +55,8 @@ def test_the_schema_accepts_the_examples(path: Path):
         "cache: {key: a, paths: b}", "cache: {key: a, paths: [b, c]}", "quality: {junit: [a], min_line_coverage: 80%}",
         "quality: {coverage: a, min_line_coverage: 80}", "deploy: p", "deploy: {environment: p, strategy: canary}",
         "deploy: {environment: p, strategy: {canary: {steps: [{weight: 5%}, {pause: until_resumed}]}}}",
+        "deploy: {environment: p, strategy: {canary: adaptive}}",
+        "deploy: {environment: p, strategy: {canary: {adaptive: {budget: 20, tolerance: 0.1%, most: 50%}, bake: 1m}}}",
         "deploy: {environment: p, checks: [{error_rate: 5%}, {latency: 1s}, {memory: 5MiB}, {cpu: {above: 80%}}]}",
         "deploy: {environment: p, target: {command: [a, b], replicas: 2, ready: /x}}", "verify: p",
         "verify: {environment: p, for: 1m}", "rollback: p", "rollback: {environment: p, to: 1.2}", "approve: Sure?",

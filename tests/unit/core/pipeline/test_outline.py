@@ -12,7 +12,7 @@ from forge.core.pipeline.assemble import Sources
 from forge.core.pipeline.document import read
 from forge.core.pipeline.outline import check_words, minimal_seconds, plan_document, strategy_words
 from forge.core.pipeline.resolve import resolve
-from forge.model.strategy import HarmBudget, Strategy, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, HarmBudget, Strategy, StrategyStep, Threshold
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "pipeline"
 
@@ -110,6 +110,15 @@ def test_the_minimal_duration_is_the_longest_way():
         (
             Strategy("canary", (StrategyStep(weight=50), StrategyStep(approval={"required": 2}))),
             ("0.5% of traffic", "wait for approval of 2 people", "100% of traffic"),
+        ),
+        (
+            Strategy("canary", adaptive=Adaptive(budget=9.0)),
+            (
+                "at most 5% of traffic, so that no more than 9 requests fail before it is stopped, should all of them fail",
+                "more as the evidence allows, up to 50%",
+                "wait until 0.1% more errors than stable are excluded; after 15m 0s a person decides",
+                "100% of traffic",
+            ),
         ),
     ],
 )

@@ -15,7 +15,7 @@ from forge.core.pipeline.resolve import diagnose, resolve
 from forge.model import configs
 from forge.model.errors import InvalidConfiguration
 from forge.model.plan import Approval, Concurrency, JobPlan, Parameter, Plan, Retry, SecretReference, Source, StepPlan
-from forge.model.strategy import HarmBudget, Strategy, StrategyStep, Threshold
+from forge.model.strategy import Adaptive, HarmBudget, Strategy, StrategyStep, Threshold
 from forge.model.traffic import Route
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "pipeline"
@@ -486,6 +486,22 @@ def test_a_canary_without_steps_has_careful_ones():
     found = deploy("{environment: p, strategy: canary}").strategy
     assert [one.weight for one in found.steps if one.weight] == [500, 2500, 5000]
     assert all(one.pause == 60.0 for one in found.steps if one.pause)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("adaptive", Adaptive()),
+        ("{adaptive: {}}", Adaptive()),
+        (
+            "{adaptive: {budget: 50, tolerance: 0.5%, start: 1%, most: 30%, reaction: 6s, every: 0s, decide_within: 1h}}",
+            Adaptive(50.0, 0.005, 100, 3000, 6.0, 0.0, 3600.0),
+        ),
+    ],
+)
+def test_a_canary_may_find_its_own_weights(written: str, expected: Adaptive):
+    found = deploy(f"{{environment: p, bake: 1m, strategy: {{canary: {written}}}}}").strategy
+    assert (found.name, found.steps, found.adaptive, found.bake) == ("canary", (), expected, 60.0)
 
 
 def test_a_canary_may_ask_people():

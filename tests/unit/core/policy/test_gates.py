@@ -24,7 +24,7 @@ from forge.core.policy.gates import (
 from forge.core.policy.rate import free_at, remember
 from forge.core.policy.windows import cron_window, parse_window
 from forge.model.policy import Approvals, Freeze, LowBudget, MaxReleases, ReleasePolicy, Slo
-from forge.model.strategy import Strategy, StrategyStep
+from forge.model.strategy import Adaptive, Strategy, StrategyStep
 from forge.model.units import WHOLE
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -206,6 +206,14 @@ class TestCareful:
     def test_what_moves_everything_at_once_becomes_a_canary(self, name: str) -> None:
         found = careful(Strategy(name), Limits(5000))  # type: ignore[arg-type]
         assert (found.name, steps_of(found)) == ("canary", [50, 60])
+
+    def test_an_adaptive_canary_stays_one_and_no_change_is_larger(self) -> None:
+        found = careful(Strategy("canary", adaptive=Adaptive(most=3000)), Limits(1000, 600.0))
+        assert found.adaptive == Adaptive(most=9000, largest_step=1000)
+        assert (found.steps, found.bake) == ((), 600.0)
+        assert careful(found, Limits(1000, 600.0)) == found
+        assert careful(found, Limits(2000)).adaptive == found.adaptive, "what was bounded stays so"
+        assert careful(found, Limits(500)).adaptive == Adaptive(most=9500, largest_step=500)
 
     def test_without_limits_nothing_changes(self) -> None:
         assert careful(Strategy(), Limits()) == Strategy()

@@ -15,6 +15,7 @@ from forge.core.release.adaptive import (
     Evidence,
     allowance,
     expected_seconds,
+    leans_bad,
     may_take_all,
     next_weight,
     proven,
@@ -120,6 +121,23 @@ def test_all_of_the_traffic_needs_the_proof_and_the_room() -> None:
     assert not may_take_all(DEFAULT, 66, good, 50_000.0, 6.0)
     assert may_take_all(DEFAULT, 66, good, 50_000.0, 6.0, most=66)
     assert not may_take_all(DEFAULT, 5000, bad, 500.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "clump", "leans"),
+    [
+        (Evidence(), 1.0, False),
+        (Evidence(33, 1, 4967, 5, 0.03), 1.0, False),
+        (Evidence(33, 3, 4967, 5, 0.03), 1.0, True),  # more than 0.03 + 2 * sqrt(1.04)
+        (Evidence(33, 3, 4967, 5, 0.03), 20.0, False),  # one clump
+        (Evidence(33, 10, 4967, 5, 0.03), 20.0, True),
+        (Evidence(10_000, 120, 10_000, 100, 100.0), 1.0, False),  # less than 110 + 2 * sqrt(111)
+        (Evidence(10_000, 132, 10_000, 100, 100.0), 1.0, True),
+        (Evidence(1_000_000, 200, 1_000_000, 0, 0.0), 1.0, False),  # so few are always fine
+    ],
+)
+def test_more_than_chance_explains_is_a_reason_to_wait(seen: Evidence, clump: float, leans: bool) -> None:
+    assert leans_bad(seen, clump) is leans
 
 
 def test_a_policy_bounds_every_change_also_the_last() -> None:

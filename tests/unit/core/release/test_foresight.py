@@ -6,7 +6,7 @@ from forge.core.release.foresight import tell_sensitivity, timed_steps
 from forge.core.release.state import EnvironmentState, ReleaseState
 from forge.core.release.tick import Tick
 from forge.model.plan import EnvironmentPlan
-from forge.model.strategy import Strategy, StrategyStep
+from forge.model.strategy import Adaptive, Strategy, StrategyStep
 from forge.model.traffic import Observation, Sample
 
 STEPS = (
@@ -53,3 +53,18 @@ def test_without_traffic_it_does_not_guess() -> None:
 def test_only_a_canary_under_this_judge_has_something_to_say() -> None:
     assert told(50_000, Strategy("rolling")) == []
     assert told(50_000, Strategy("canary", STEPS), judge="threshold") == []
+
+
+def test_an_adaptive_one_says_where_it_begins_and_how_long_a_good_version_takes() -> None:
+    (words, data), *others = told(50_000, Strategy("canary", adaptive=Adaptive(reaction=6.0)))
+    assert others == []
+    assert "begins at 0.66%; as good as stable, it takes all of the traffic after about" in words
+    assert data["warning"] is False
+    assert data["seconds"] == 150.0, "read every 15 s, as is assumed before anything was read"
+
+
+def test_an_adaptive_one_warns_where_the_traffic_is_too_little_whoever_judges() -> None:
+    for judge in ("sequential", "threshold"):
+        words, data = told(200, Strategy("canary", adaptive=Adaptive(reaction=6.0)), judge)[0]
+        assert "warning: the traffic is too little to exclude 0.1 % more errors within 15m 0s" in words
+        assert data["seconds"] is None

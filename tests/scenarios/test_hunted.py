@@ -28,6 +28,7 @@ FOUND = {
     3001737: "what an environment that was down came up for did not say what it waits for",
     3004047: "going back to the version of a canary left the canary rolling back for ever",
     3004147: "the same, beside two other releases",
+    7003724: "undoing a release that was over began two rollbacks to one version, which waited for each other for ever",
 }
 
 
@@ -103,6 +104,26 @@ def test_a_version_that_went_after_all_is_started_again_before_it_gets_traffic()
     assert world.asked == {"1.1": 10_000}
     world.until("promoted", version="1.0")
     assert world.state.stable == "1.0"
+
+
+@pytest.mark.parametrize("command", ["undo", "rollback"])
+def test_taking_back_a_release_that_is_over_leaves_the_one_under_way_alone(command: str) -> None:
+    world = _with_two_versions()
+    world.deploy("1.2", Strategy("rolling", bake=30.0, thresholds=()))
+    world.run(2)
+    for name in ("production-1", "production-2", "production-9"):
+        world.send(command, release=name)
+        world.tick()
+        assert [release.kind for release in world.state.releases.values() if release.finished_at is None] == ["deploy"]
+    assert len(world.events("command_without_effect")) == 3
+    world.until("promoted", version="1.2")
+    world.settle()
+    world.send(command, release="production-2")  # its version is not stable any more
+    world.tick()
+    assert world.state.stable == "1.2"
+    world.send(command, release="production-3")
+    world.until("promoted", version="1.1")
+    assert world.settle().split == {"1.1": 10_000}
 
 
 def test_a_removal_is_not_asked_for_again_while_the_split_shows_traffic() -> None:

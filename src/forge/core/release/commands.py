@@ -177,6 +177,9 @@ def _rollback(tick: Tick, command: Command) -> None:
     if key and any(release.key == key for release in tick.state.releases.values()):
         return
     under_way = [release for release in _chosen(tick, command) if release.status != "rolling_back"]
+    if over := _nothing_to_take_back(tick, command):
+        _refuse(tick, command, over)
+        return
     if to and to != tick.state.stable:
         target = choose_target(tick.state, to)
         if not target.version:
@@ -203,6 +206,19 @@ def _rollback(tick: Tick, command: Command) -> None:
         start_restore(
             tick, choose_target(tick.state), actor=command.actor, reason=_because(command, "rolled back"), key=key
         )
+
+
+def _nothing_to_take_back(tick: Tick, command: Command) -> str:
+    """Why a release that is named cannot be taken back: it is over, and another one came after it. Else empty."""
+    name = str(command.payload.get("release", "") or "")
+    if not name or _chosen(tick, command):
+        return ""
+    named = tick.state.releases.get(name)
+    if named is None or named.version != tick.state.stable or named.status != "promoted":
+        return f"{name} is not under way, and {tick.state.stable or 'nothing'} is stable"
+    if tick.active:
+        return f"{name} is over, and {', '.join(release.id for release in tick.active)} is under way: name that one"
+    return ""
 
 
 def _retry(tick: Tick, command: Command) -> None:

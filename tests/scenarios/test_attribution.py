@@ -88,7 +88,7 @@ def test_a_budget_is_spent_by_its_own_arm_only(seed: int) -> None:
     releases = {name: simulation.state.releases[name] for name in NAMES}
     assert {name for name, release in releases.items() if release.status == "rolled_back"} == {NAMES[bad]}
     assert releases[NAMES[bad]].reason.startswith("its harm budget is spent: ")
-    assert 60 <= releases[NAMES[bad]].excess_failed < 120
+    assert 50 < releases[NAMES[bad]].excess_failed < 120  # the last answers make the estimate better
     assert all(release.excess_failed < 40 for name, release in releases.items() if name != NAMES[bad])
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from forge.core.release.adaptive import GROWTH
 from forge.core.release.replay import Moment
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.model.strategy import StrategyStep
-from forge.model.units import WHOLE, format_weight
+from forge.model.units import WHOLE, format_duration, format_weight
 from forge.views.harm import harm_view, harm_words
 from forge.views.release import describe_step, describe_strategy
 
@@ -296,6 +297,9 @@ def _weight_seconds(carried: list[AskedStep], ended: float) -> float:
 
 def _next_step(release: ReleaseState, weight: int) -> tuple[int, float, str]:
     """Return the next larger weight of the strategy, how many seconds it would have lasted, and that in words."""
+    adaptive = release.strategy.adaptive
+    if adaptive is not None and weight < adaptive.most:
+        return min(GROWTH * weight, adaptive.most), adaptive.every, format_duration(adaptive.every)
     left = list(release.strategy.steps[release.step :])
     while left and (left[0].weight is None or left[0].weight <= weight):
         left.pop(0)

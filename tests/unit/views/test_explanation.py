@@ -10,7 +10,7 @@ from forge.core.release.replay import Moment, RecordedTick
 from forge.core.release.state import EnvironmentState, ReleaseState, Verdict, VersionState
 from forge.model.decision import Command, Decision
 from forge.model.plan import EnvironmentPlan
-from forge.model.strategy import Strategy, StrategyStep
+from forge.model.strategy import Adaptive, Strategy, StrategyStep
 from forge.model.traffic import Observation, ReplicaCount, TrafficTable, Version
 from forge.views.explanation import Explanation, explain, narrate
 
@@ -152,6 +152,13 @@ def test_after_the_last_step_comes_all_of_the_traffic(record):
     guess = bad(record, step=5).story().counterfactual
     assert guess is not None
     assert (guess.weight, guess.seconds, guess.failed) == (10_000, 60.0, 1200)
+
+
+def test_an_adaptive_canary_would_have_gone_to_three_times_its_weight(record):
+    record.tick(999.0, strategy=Strategy("canary", adaptive=Adaptive()))
+    guess = bad(record).story().counterfactual
+    assert guess is not None
+    assert (guess.weight, guess.seconds, guess.requests, guess.failed) == (1500, 10.0, 300, 30)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,13 @@ SourceOpener = Callable[[SourcePlan, SourceContext], Source]
 """Starts nothing yet. Raises msgspec.ValidationError for a configuration that does not fit."""
 
 _OPENERS = {
+    "cloudwatch": "forge.adapters.signals.cloudwatch:open_cloudwatch",
+    "datadog": "forge.adapters.signals.datadog:open_datadog",
+    "graphite": "forge.adapters.signals.graphite:open_graphite",
+    "influxdb": "forge.adapters.signals.influxdb:open_influxdb",
+    "json": "forge.adapters.signals.json_endpoint:open_json",
+    "newrelic": "forge.adapters.signals.newrelic:open_newrelic",
+    "otlp": "forge.adapters.signals.otlp:open_otlp",
     "prometheus": "forge.adapters.signals.prometheus:open_prometheus",
 }
 """Kind -> module:function; imported only when an environment names it."""

@@ -9,7 +9,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import Name, Section, listed, wrong
-from forge.core.pipeline.schema_signals_store import StoreModel
+from forge.core.pipeline.schema_signals_otlp import OtlpModel
+from forge.core.pipeline.schema_signals_queried import (
+    CloudWatchModel,
+    DatadogModel,
+    GraphiteModel,
+    InfluxModel,
+    JsonModel,
+    NewRelicModel,
+)
+from forge.core.pipeline.schema_signals_store import SecretiveModel
 from forge.model.diagnostics import did_you_mean
 from forge.model.plan import SecretReference, SourcePlan
 
@@ -31,6 +40,13 @@ class SourceModel(Section):
     short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy"]}
     name: Name = ""
     envoy: ProxyModel | None = None
+    datadog: DatadogModel | None = None
+    cloudwatch: CloudWatchModel | None = None
+    influxdb: InfluxModel | None = None
+    graphite: GraphiteModel | None = None
+    newrelic: NewRelicModel | None = None
+    otlp: OtlpModel | None = None
+    json_endpoint: JsonModel | None = Field(default=None, alias="json")
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
@@ -69,7 +85,7 @@ class SourceModel(Section):
     def secret_names(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield (path in this section, name) of each secret that it needs."""
         model = getattr(self, self._field())
-        if isinstance(model, StoreModel):
+        if isinstance(model, SecretiveModel):
             for path, name in model.secret_names():
                 yield (self.kind, *path), name
 

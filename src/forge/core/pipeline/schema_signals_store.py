@@ -70,7 +70,15 @@ class HeaderModel(Section):
         return self
 
 
-class StoreModel(Section):
+class SecretiveModel(Section):
+    """A source that needs secrets."""
+
+    def secret_names(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield (path in this section, name) of each secret that it needs."""
+        raise NotImplementedError
+
+
+class StoreModel(SecretiveModel):
     """A store that is asked over HTTP. Kinds of stores inherit from it and add what they need."""
 
     url: Url

@@ -162,3 +162,42 @@ class ReleaseMachine(RuleBasedStateMachine):
 
 ReleaseMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
 TestReleaseMachine = ReleaseMachine.TestCase
+
+
+def _going_back() -> World:
+    """1.4 is stable, and somebody has asked to go back to 1.3, which has to be started first."""
+    world = World().established("1.3")
+    world.deploy("1.4", canary(50, 1.0, keep_previous=0.0))
+    world.until("promoted", version="1.4")
+    world.settle()
+    world.behaviour["1.3"] = Behaviour(ready_after=20.0)
+    world.send("undo")
+    world.run(3)
+    assert world.release("1.3").status == "promoting"
+    return world
+
+
+def test_asking_twice_to_go_back_does_not_end_the_way_back() -> None:
+    world = _going_back()
+    world.send("undo")
+    world.send("rollback")
+    decision = world.tick()
+    assert [event.kind for event in decision.events].count("command_without_effect") == 2
+    assert "goes back to 1.3 already; `forge release abort production` stops that" in decision.events[0].message
+    world.until("promoted", version="1.3")
+    assert world.settle().asked == {"1.3": 10_000}
+
+
+def test_who_stops_the_way_back_has_not_rolled_back_what_is_stable() -> None:
+    world = _going_back()
+    assert world.state.versions["1.4"].faulted
+    world.send("abort")
+    world.until("aborted", version="1.3")
+    assert world.state.stable == "1.4"
+    assert not world.state.versions["1.4"].faulted
+    world.deploy("1.5", canary(50, 1.0, keep_previous=0.0))
+    world.until("promoted", version="1.5")
+    world.settle()
+    world.send("undo")
+    world.run(2)
+    assert world.release().version == "1.4"

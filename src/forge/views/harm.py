@@ -105,7 +105,8 @@ def harm_words(view: HarmView) -> tuple[str, ...]:
     if view.interval is not None:
         low, high = view.interval
         sure = f" (95 % interval {low:,.0f} to {high:,.0f})"
-    lines = [f"{view.excess_failed:,.0f} more than {beside} would have failed on as many{sure}"]
+    than = "more" if view.excess_failed > -0.5 else "fewer"
+    lines = [f"{abs(view.excess_failed):,.0f} {than} than {beside} would have failed on as many{sure}"]
     if view.outage_seconds >= 1:
         people = "" if view.user_minutes is None else f", {view.user_minutes:,.0f} user-minutes"
         lines.append(f"as bad as {format_duration(view.outage_seconds)} of full outage{people}")

@@ -90,6 +90,7 @@ def test_a_first_version_has_nothing_to_compare_with() -> None:
 
 def test_one_that_went_better_costs_nothing_of_its_budget() -> None:
     one = release(budget=HarmBudget(10.0), excess_failed=-20.0)
+    assert harm_words(shown(one))[0].startswith("20 fewer than 1.3 would have failed on as many")
     assert harm_words(shown(one))[-1].endswith("0% spent")
 
 

@@ -104,7 +104,9 @@ def read(account: Account, own: Pair, other: Pair | None, at: float, weight: flo
     share = account.share + max(0.0, at - account.at) * weight
     if _fell(account.seen, own):
         return replace(settled(replace(account, share=share)), own=own, seen=own, other=other, met=other, at=at)
-    account = replace(account, seen=own, at=at, share=share, own=account.own or own)
+    # A clock that was set back must not keep the block open for as long as it takes to catch up.
+    since = min(account.since, at)
+    account = replace(account, seen=own, at=at, since=since, share=share, own=account.own or own)
     if other is None:
         return account if account.beside else settled(account)
     if account.met is None:

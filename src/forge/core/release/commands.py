@@ -195,6 +195,13 @@ def _rollback(tick: Tick, command: Command) -> None:
                 begin_rollback(tick, release, "aborted", _because(command, f"rolled back to {to}"))
         start_restore(tick, target, actor=command.actor, reason=_because(command, "rolled back"), key=key)
         return
+    restoring = [release for release in under_way if release.kind == "rollback"]
+    under_way = [release for release in under_way if release.kind != "rollback"]
+    if restoring and not under_way:
+        # Asked twice in a hurry: to end the way back would be to stay with what is bad.
+        words = f"{tick.state.name} goes back to {restoring[0].version} already"
+        _refuse(tick, command, f"{words}; `forge release abort {tick.state.name}` stops that")
+        return
     if not under_way and any(release.status == "rolling_back" for release in tick.active):
         _refuse(tick, command, "a rollback is under way already")
     elif under_way:

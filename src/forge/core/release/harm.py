@@ -82,8 +82,6 @@ def measured_clump(state: EnvironmentState) -> float:
 def _counted(tick: Tick, release: ReleaseState, sample: Sample) -> ReleaseState:
     own, beside = _pair(sample), _beside(tick, release)
     before = release.account if release.account.seen is not None else _carried_over(tick, release)
-    if sample.at < before.at:
-        return release
     new = books.grown(before, own)
     account = _read(tick, release.version, before, own, sample.at)
     if account.beside != beside:

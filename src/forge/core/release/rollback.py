@@ -64,6 +64,9 @@ def begin_rollback(tick: Tick, release: ReleaseState, ends_as: ReleaseStatus, re
     )  # fmt: skip
     if ends_as in {"rolled_back", "failed"}:
         tick.change_version(release.version, faulted=reason)
+    elif release.kind == "rollback" and release.actor != "forge":
+        # Who asked to go back thinks better of it: the version that was to be left is not one that was rolled back.
+        tick.change_version(tick.state.stable, faulted="")
 
 
 def _keep_serving(tick: Tick, release: ReleaseState, ends_as: ReleaseStatus, reason: str) -> None:

@@ -72,6 +72,16 @@ def environment(*releases: ReleaseState) -> EnvironmentState:
     )  # fmt: skip
 
 
+def test_a_clock_that_is_set_back_does_not_stop_the_counting() -> None:
+    later = counted(release(traffic_since=5000.0), Sample(5000.0, 200, 14), Sample(5000.0, 6000, 60))
+    for second in range(1, 12):
+        own, stable = Sample(second, 200 + 10 * second, 14), Sample(second, 6000 + 10 * second, 60)
+        later = counted(later, own, stable)
+    assert later.requests == 210
+    assert later.account.own is not None
+    assert later.account.own[0] > 200
+
+
 class TestBegin:
     def test_takes_the_present_readings(self) -> None:
         found = begin(

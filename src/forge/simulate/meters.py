@@ -33,6 +33,8 @@ class Meter:
     first: float | None = None
     cpu: float = 0.0
     memory: int = 0
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    """(requests, errors) of each replica, where readings tell them apart; since the last restart of the source."""
     raw: list[int] = field(default_factory=lambda: [0, 0])
     buckets: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
 
@@ -67,6 +69,7 @@ class Meters:
         self._starts += 1
         for meter in self.of.values():
             meter.raw = [0, 0]
+            meter.groups = {}
             meter.buckets = [0] * len(BOUNDS)
 
     def forget(self, version: str) -> None:
@@ -114,6 +117,7 @@ class Meters:
             version: Sample(
                 self._clock(), counted[version].requests, counted[version].errors, counted[version].latency,
                 self.of[version].cpu, self.of[version].memory,
+                tuple((name, each[0], each[1]) for name, each in sorted(self.of[version].groups.items())),
             )
             for version in known
         }  # fmt: skip

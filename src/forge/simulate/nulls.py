@@ -35,6 +35,10 @@ NULLS: dict[str, tuple[Shape, Behaviour]] = {
     ),
     "clumps": (Shape(rps=100.0, clump=8.0), Behaviour(ready_after=1.0, errors=0.004)),
     "noisy arms": (Shape(rps=100.0, noise=0.5, noise_seconds=30.0), Behaviour(ready_after=1.0, errors=0.01)),
+    "clumps, learnt": (Shape(rps=100.0, clump=8.0, told_apart=True), Behaviour(ready_after=1.0, errors=0.004)),
+    "noisy arms, learnt": (
+        Shape(rps=100.0, noise=0.5, noise_seconds=30.0, told_apart=True), Behaviour(ready_after=1.0, errors=0.01),
+    ),
     "uneven replicas": (CLEAN, Behaviour(ready_after=1.0, errors=0.01, uneven=0.3)),
 }  # fmt: skip
 

@@ -21,6 +21,9 @@ class Replica:
     started: float
     ready_at: float
     factor: float = 1.0
+    name: str = ""
+    deviates: float = 1.0
+    """By how much its error rate is off at present, beside that."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,10 @@ class Running:
     replicas: list[Replica] = field(default_factory=list)
     restarts: int = 0
 
+    def up(self, now: float) -> list[Replica]:
+        """Return the replicas that can answer."""
+        return [replica for replica in self.replicas if replica.ready_at <= now]
+
 
 class Replicas:
     """What runs. Everything takes effect on the world's clock; nothing here knows of Forge."""
@@ -41,6 +48,7 @@ class Replicas:
     ) -> None:  # fmt: skip
         self.running: dict[str, Running] = {}
         self._clock, self._weather, self._rng, self._behaviour = clock, weather, rng, behaviour
+        self._started = 0
 
     def ensure(self, version: Version, replicas: int) -> None:
         """Want so many replicas. Raises DependencyFailed while the target is away or refuses."""
@@ -113,7 +121,8 @@ class Replicas:
         takes = how.ready_after * (0.7 + 0.6 * self._rng.random()) + (late.amount if late else 0.0)
         never = how.crash_loops or (how.unready > 0 and self._rng.random() < how.unready)
         factor = self._rng.lognormvariate(0.0, how.uneven) if how.uneven else 1.0
-        return Replica(now, float("inf") if never else now + takes, factor)
+        self._started += 1
+        return Replica(now, float("inf") if never else now + takes, factor, f"{version}/{self._started}")
 
     def _reach(self, what: str) -> None:
         if self._weather.on("target_away"):

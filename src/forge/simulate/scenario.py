@@ -99,6 +99,7 @@ class ServiceModel(Section):
     latency: Timeout = 0.08
     tail: Number = 0.6
     ready_after: Duration = 5.0
+    told_apart: Flag = False
 
 
 class BurstModel(Section):
@@ -237,6 +238,7 @@ class ScenarioModel(PaceModel):
                 burst_every=bursts.every if bursts else 0.0, burst_lasts=bursts.lasts if bursts else 20.0,
                 burst_errors=bursts.errors if bursts else 0.0, clump=max(1.0, traffic.clump), noise=traffic.noise,
                 noise_seconds=traffic.noise_lasts, users=traffic.users, stay=traffic.stay,
+                told_apart=service.told_apart,
             ),
             headroom=max(1.0, service.headroom),
             first=first,

@@ -35,6 +35,8 @@ class Shape(msgspec.Struct, frozen=True):
     """So many people are there at a time, who come back to the version that answered them; 0: nobody is sticky."""
     stay: float = 600.0
     """How long each of them stays in the mean."""
+    told_apart: bool = False
+    """Whether readings tell a version's replicas apart, so that a judge can learn from them how failures come."""
 
 
 class Traffic:

@@ -18,7 +18,7 @@ from forge.model.units import WHOLE
 from forge.simulate.draws import clumped, spread
 from forge.simulate.faults import Fault, Weather
 from forge.simulate.meters import Meter, Meters
-from forge.simulate.replicas import Replicas, Running
+from forge.simulate.replicas import Replica, Replicas, Running
 from forge.simulate.router import SplitRouter
 from forge.simulate.traffic import Shape, Traffic, Wander
 from forge.simulate.users import Users
@@ -59,6 +59,7 @@ class World:
         self.forgot = False
         """Whether Forge lost its memory since the last look; who reads it sets it back."""
         self.users = Users(rng, shape.users, shape.stay) if shape.users else None
+        self._apart = Random(shape.clump) if shape.told_apart else None  # noqa: S311  a story, no secret
         self._rng, self._shape = rng, shape
         self._stride = max(QUICK_STRIDE, stride)
         self._peak = shape.rps * (1 + shape.diurnal) * headroom
@@ -104,16 +105,30 @@ class World:
     def _answer(self, version: str, requests: int, shared: float, normal: float, seconds: float) -> None:
         how, running = self.behaviour(version), self.replicas.running.get(version)
         meter = self.meters.meter(version)
-        wander = self._wander.get(version) or self._wander.setdefault(version, Wander(self._shape, self._rng))
         age = self.now - meter.first if meter.first is not None else 0.0
-        own = self._own_rate(how, running, age) * wander.factor(seconds)
+        own = self._own_rate(how, running, age) * self._deviation(version, running, seconds)
         refused = self._overload(running, requests, seconds)
         chance = 1 - (1 - min(1.0, own)) * (1 - shared) * (1 - refused)
         errors = clumped(self._rng, requests, chance, self._shape.clump)
         self.meters.count(version, requests, errors, self._latency(how, requests))
         meter.excess += requests * (chance - (1 - (1 - normal) * (1 - shared)))
+        if self._apart is not None and running is not None:
+            _tell_apart(self._apart, meter, running.up(self.now), requests, errors, self._shape.clump)
         meter.cpu += requests * how.cpu
         meter.memory = how.memory + int(how.leak * age)
+
+    def _deviation(self, version: str, running: Running | None, seconds: float) -> float:
+        """By how much the version's error rate is off by itself: as a whole, or, told apart, each replica alone."""
+        if self._apart is None or running is None:
+            return self._wandering(version).factor(seconds)
+        factors = []
+        for replica in running.up(self.now):
+            replica.deviates = self._wandering(replica.name).factor(seconds)
+            factors.append(replica.deviates)
+        return sum(factors) / len(factors) if factors else 1.0
+
+    def _wandering(self, name: str) -> Wander:
+        return self._wander.get(name) or self._wander.setdefault(name, Wander(self._shape, self._rng))
 
     def _own_rate(self, how: Behaviour, running: Running | None, age: float) -> float:
         """The mean over the replicas that answer: each is as bad as it is, and worse while it warms up."""
@@ -189,9 +204,27 @@ class World:
     def forget(self, version: str) -> None:
         """Drop what is kept of a version that will never come back."""
         self.meters.forget(version)
-        self._wander.pop(version, None)
+        for name in [name for name in self._wander if name == version or name.startswith(f"{version}/")]:
+            del self._wander[name]
         self.behaviours.pop(version, None)
         self.generations.pop(version, None)
 
 
 _ORDINARY = Behaviour()
+
+
+def _tell_apart(
+    rng: Random, meter: Meter, replicas: list[Replica], requests: int, errors: int, clump: float
+) -> None:  # fmt: skip
+    """Count by replica: requests evenly, failures in clumps that each meet one replica, the worse ones more often."""
+    if not replicas:
+        return
+    for replica, count in zip(replicas, spread(rng, requests, (1 / len(replicas),) * len(replicas)), strict=True):
+        meter.groups.setdefault(replica.name, [0, 0])[0] += count
+    chances = [replica.factor * replica.deviates for replica in replicas]
+    while errors > 0:
+        size = 1
+        while size < errors and rng.random() < 1 - 1 / max(1.0, clump):
+            size += 1
+        meter.groups[rng.choices(replicas, chances)[0].name][1] += size
+        errors -= size

@@ -16,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.adaptive_world import Cell, World
 from bench.figures import machine
-from bench.judge import Cell, World
 from forge.core.judge.base import Series
 from forge.core.judge.calibrate import Calibration, calibrate
 from forge.core.judge.evidence import Counts

@@ -45,7 +45,7 @@ class Result(msgspec.Struct, frozen=True, rename="pascal"):
 class Answer(msgspec.Struct, frozen=True, rename="pascal"):
     """What GetMetricData says."""
 
-    metric_data_results: list[Result] = []
+    metric_data_results: list[Result]
     next_token: str | None = None
 
 

@@ -30,7 +30,7 @@ class Series(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What `/api/v1/query` says; `status` is `ok` or `error`."""
 
-    status: str = "ok"
+    status: str
     error: str = ""
     series: list[Series] = []
 

@@ -96,6 +96,8 @@ class InfluxStore:
             body=query.encode(),
             headers={"Content-Type": "application/vnd.flux", "Accept": "application/csv"},
         )
+        if content and not content.endswith(b"\n"):
+            raise self._client.failed("answered rows that are cut off")
         points: Points = []
         header: list[str] = []
         for row in csv.reader(io.StringIO(content.decode(errors="replace"))):

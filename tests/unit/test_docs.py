@@ -60,6 +60,8 @@ def test_every_snippet_is_valid(tmp_path, name, text):
     elif text.startswith("# a scenario"):
         parse_story(text, "scenario.yaml")
         return
+    elif name.startswith("docs/signals/"):
+        found = problems(tmp_path, text + "jobs: {build: {steps: [{run: make}]}}\n", ENVIRONMENTS)
     elif text.startswith("# steps of a job"):
         found = problems(tmp_path, JOB + textwrap.indent(text, "      "), ENVIRONMENTS)
     else:

@@ -63,8 +63,15 @@ class TestRolling:
         world = World(replicas=4).established()
         world.deploy("1.4", Strategy(), behaviour=Behaviour(failure_rate=0.5))
         release = world.until("rolled_back")
+        # Of a service without history the judge takes it that failures come many at a time, so it asks for more.
         assert release.requests <= 7 * 25, "it never has more than one replica's share"
+        assert max(table.weights.get("1.4", 0) for _, table in world.applied) == 2500
         assert world.settle().ready("1.3") == 4
+
+    def test_by_the_classic_rule_after_its_first_second(self) -> None:
+        world = World(replicas=4, judge="threshold").established()
+        world.deploy("1.4", Strategy(), behaviour=Behaviour(failure_rate=0.5))
+        assert world.until("rolled_back").requests <= 2 * 25
 
     def test_one_that_breaks_half_way_gives_back_as_old_replicas_return(self) -> None:
         world = World(replicas=4).established()

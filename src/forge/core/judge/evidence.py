@@ -41,7 +41,7 @@ class CountSettings(msgspec.Struct, frozen=True):
     `ratio`: how many times stable's error rate an arm may have; `rate`: an error rate that is always fine;
     `clump`: how many errors come as one; `block`: seconds over which errors of one arm are correlated (0: one
     reading). `hazard`: the chance, per second, that the trouble begins just now. The `gross_…` channel needs no
-    history: it finds gross faults at once and tolerates more.
+    history: it finds gross faults at once and tolerates more; `gross_idle` of its stake waits for a late onset.
     """
 
     ratio: float = 1.1
@@ -49,9 +49,10 @@ class CountSettings(msgspec.Struct, frozen=True):
     clump: float = 20.0
     block: float = 15.0
     hazard: float = 1 / 60
-    gross_ratio: float = 3.0
+    gross_ratio: float = 2.0
     gross_rate: float = 0.01
-    gross_clump: float = 20.0
+    gross_clump: float = 10.0
+    gross_idle: float = 0.1
 
 
 class Channel(msgspec.Struct, frozen=True, array_like=True):
@@ -79,7 +80,7 @@ class CountEvidence(msgspec.Struct, frozen=True):
 
 def fresh_counts(settings: CountSettings) -> CountEvidence:
     """Return the state before anything was seen: evidence 1, which is none."""
-    return CountEvidence(_fresh_channel(settings.rate), _fresh_channel(settings.gross_rate))
+    return CountEvidence(_fresh_channel(settings.rate, 0.5), _fresh_channel(settings.gross_rate, settings.gross_idle))
 
 
 def update_counts(
@@ -134,8 +135,8 @@ def multiples(rate: float) -> tuple[float, ...]:
     return tuple(2.0**power for power in range(1, 13) if rate * 2.0**power < 1)
 
 
-def _fresh_channel(rate: float) -> Channel:
-    return Channel(0.5, (0.5,) * len(RATIOS), (0.5,) * len(multiples(rate)))
+def _fresh_channel(rate: float, idle: float) -> Channel:
+    return Channel(idle, (1 - idle,) * len(RATIOS), (1 - idle,) * len(multiples(rate)))
 
 
 def _value(channel: Channel) -> float:

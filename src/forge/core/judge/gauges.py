@@ -11,7 +11,7 @@ import math
 
 import msgspec
 
-from forge.core.judge.evidence import LARGEST, LONGEST_HAZARD
+from forge.core.judge.evidence import LONGEST_HAZARD, grow
 
 CHANCES = (0.6, 0.75, 0.9, 0.98)
 """How often the arm is supposed to be above stable: the alternatives to "not more often than not"."""
@@ -60,7 +60,7 @@ def update_gauge(
     above = own > tolerated
     injected = grown.idle * _due(hazard, at - opened)
     stakes = tuple(
-        _grow(stake + injected, 2 * chance if above else (2 * (1 - chance) if own < tolerated else 1.0))
+        grow(stake + injected, math.log(2 * chance if above else (2 * (1 - chance) if own < tolerated else 1.0)))
         for stake, chance in zip(grown.stakes, CHANCES, strict=True)
     )
     votes = (state.votes[0] + above, state.votes[1] + (not above))
@@ -110,7 +110,7 @@ def update_limit(
     injected = state.idle * _due(hazard, at - opened)
     excess = total / readings - 1.0
     stakes = tuple(
-        _grow(stake + injected, 1.0 + part * excess) for stake, part in zip(state.stakes, FRACTIONS, strict=True)
+        grow(stake + injected, math.log1p(part * excess)) for stake, part in zip(state.stakes, FRACTIONS, strict=True)
     )
     closed = LimitEvidence(stakes, state.idle - injected, opened=at, at=at, largest=state.largest)
     return msgspec.structs.replace(closed, largest=max(closed.largest, limit_log_e(closed)))
@@ -123,8 +123,3 @@ def limit_log_e(state: LimitEvidence) -> float:
 
 def _due(hazard: float, seconds: float) -> float:
     return min(LONGEST_HAZARD, 1 - math.pow(1 - hazard, max(1.0, seconds)))
-
-
-def _grow(stake: float, factor: float) -> float:
-    grown = stake * factor
-    return LARGEST if grown > LARGEST else float(f"{grown:.9g}")

@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from forge.core.judge.calibrate import SHORTEST_HISTORY, Calibration, calibrate
-from forge.core.judge.evidence import LARGEST, LONGEST_HAZARD, Counts, relative_log_factor
+from forge.core.judge.evidence import LONGEST_HAZARD, Counts, grow, relative_log_factor
 from forge.core.judge.windows import LARGEST as LARGEST_BOUND
 from forge.core.judge.windows import UNBOUNDED
 from forge.model.traffic import Sample
@@ -277,7 +277,7 @@ def _close(state: LatencyEvidence, settings: LatencySettings, seconds: float) ->
 def _remembered(
     memory: Memory, block: LatencyEvidence, injected: float, settings: LatencySettings, kept: float
 ) -> Memory:
-    stake = _grow(memory.stake + injected, _whole_log_factor(memory, block.arm, block.stable, settings))
+    stake = grow(memory.stake + injected, _whole_log_factor(memory, block.arm, block.stable, settings))
     # Six digits are kept: no estimate is finer, and the state stays small.
     return Memory(
         stake,
@@ -343,7 +343,7 @@ def _bet(
         shares = (weighed * worse / (weighed * worse + others) for worse in alternatives)
         grown.append(
             tuple(
-                _grow(stake + injected, relative_log_factor(above, total, tolerated, share, clump))
+                grow(stake + injected, relative_log_factor(above, total, tolerated, share, clump))
                 for stake, share in zip(bets, shares, strict=True)
             )
         )
@@ -367,13 +367,6 @@ def _informative(stable: tuple[float, ...], span: tuple[float, float]) -> tuple[
 
 def _due(settings: LatencySettings, seconds: float) -> float:
     return min(LONGEST_HAZARD, 1 - math.pow(1 - settings.hazard, max(1.0, seconds)))
-
-
-def _grow(stake: float, log_factor: float) -> float:
-    grown = math.log(stake) + log_factor if stake > 0 else -math.inf
-    if grown < -650:
-        return 0.0
-    return LARGEST if grown > 640 else float(f"{math.exp(grown):.9g}")
 
 
 def _short(value: float) -> float:

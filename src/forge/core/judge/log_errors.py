@@ -41,8 +41,10 @@ def log_settings(
         rate=rate / CHANCES,
         clump=calibration.clump,
         block=calibration.block,
+        gross_ratio=3.0,
         gross_rate=GROSS_RATE / CHANCES,
         gross_clump=max(FALLBACK.clump, calibration.clump),
+        gross_idle=0.5,
     )
 
 

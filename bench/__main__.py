@@ -15,6 +15,7 @@ PARTS = {
     "target": "bench.local_target",
     "scale": "bench.scale",
     "false-alarms": "bench.false_alarms",
+    "judge-cost": "bench.judge_cost",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

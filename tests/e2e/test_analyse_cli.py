@@ -114,3 +114,30 @@ def test_wrong_rows_are_told_with_their_place(folder):
 )
 def test_wrong_words(folder, words, told):
     assert told in forge(folder, "analyse", "readings.csv", *words, code=2).stderr
+
+
+PIPELINE = """\
+environments:
+  production:
+    target: {{local: {{command: [./serve], replicas: 1}}}}
+    judge: {judge}
+jobs:
+  release:
+    steps:
+      - publish: app.tar.gz
+      - deploy:
+          environment: production
+          artifact: app.tar.gz
+          strategy: {{canary: {{steps: [{{weight: 5%}}, {{pause: 30m}}]}}}}
+          checks: [{{error_rate: {{above: 90%, over: 1m}}}}]
+"""
+
+
+@pytest.mark.parametrize(("judge", "caught"), [("sequential", 5), ("{sequential: {ratio: 100, rate: 40%}}", 0)])
+def test_a_policy_is_judged_with_the_settings_of_its_environment(folder, tmp_path, judge, caught):
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "pipeline.yaml").write_text(PIPELINE.format(judge=judge))
+    words = ["backtest", str(folder / "readings.csv"), "--truth", str(folder / "truth.csv")]
+    told = json.loads(forge(tmp_path, *words, "--judge", "sequential", "-o", "json").stdout)[0]
+    assert (told["caught"], told["missed"]) == (caught, 5 - caught)
+    assert told["hours"] > (20 - caught) * 0.5  # the step of half an hour, unless rolled back

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forge.cli.analyse import JUDGES, fraction, judge_file, one_of, settings_of
+from forge.cli.analyse import JUDGES, fraction, judge_file, one_of
 from forge.cli.options import Output
 from forge.cli.session import Session, leave, say, session_of
 from forge.model.errors import ExitCode, UsageError
@@ -16,6 +16,7 @@ from forge.model.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from forge.cli.render.tables import Column
     from forge.engine.backtest import Cost
+    from forge.model.plan import EnvironmentPlan
     from forge.model.strategy import Strategy
 
 
@@ -44,7 +45,8 @@ def backtest(
     from msgspec.structs import replace
 
     from forge.cli.render.tables import check_output, listing
-    from forge.engine.analysing import judge_release, limits
+    from forge.core.judge.analysis import AnalysisSettings
+    from forge.engine.analysing import configured, judge_release, limits
     from forge.engine.backtest import cost_of, read_truth, step_seconds
 
     check_output(output)
@@ -53,15 +55,15 @@ def backtest(
     for name in judge:
         one_of(name, JUDGES, "judge")
     session = session_of(context)
-    strategy = _strategy(session)
+    strategy, plan = _policy(session)
     if limit:
         strategy = replace(strategy, thresholds=limits(fraction(limit)).thresholds)
     rates = [rule.above for rule in strategy.thresholds if rule.metric == "error_rate"]
-    settings = settings_of(0.01, min(rates, default=None))
+    settings = AnalysisSettings(configured(plan), min(rates, default=None))
     costs: list[Cost] = []
     told = None
     for name in judge or JUDGES:
-        work = partial(judge_release, judge=name, settings=settings, strategy=strategy)
+        work = partial(judge_release, judge=name, settings=settings, strategy=strategy, plan=plan)
         found = judge_file(session, session.directory / file, work, stable=stable, only=[], jobs=jobs)
         if truth is not None and told is None:
             told = read_truth(session.directory / truth, [one.analysis.release for one in found])
@@ -86,8 +88,8 @@ def _columns() -> list[Column[Cost]]:
     ]
 
 
-def _strategy(session: Session) -> Strategy:
-    """The project's own strategy, or the default one where there is no project."""
+def _policy(session: Session) -> tuple[Strategy, EnvironmentPlan | None]:
+    """The project's own strategy and environment, or the default strategy where there is no project."""
     from forge.engine.project import Project
     from forge.model.strategy import Strategy
     from forge.simulate.policy import project_policy
@@ -95,5 +97,5 @@ def _strategy(session: Session) -> Strategy:
     try:
         project = Project.find(session.directory)
     except UsageError:
-        return Strategy()
-    return project_policy(project)[0]
+        return Strategy(), None
+    return project_policy(project)

@@ -12,8 +12,11 @@ from forge.core.judge.base import Judge
 from forge.core.judge.classic import ThresholdJudge
 from forge.core.judge.failure_limit import FailureLimitJudge, argo
 from forge.core.judge.recorded import judge_recorded
-from forge.core.judge.registry import judge_named
+from forge.core.judge.registry import judge_named, judge_of
+from forge.core.judge.sequential import SequentialJudge
+from forge.core.judge.settings import SequentialSettings
 from forge.engine.recorded import Recorded
+from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, Threshold
 from forge.model.traffic import Sample
 
@@ -59,8 +62,12 @@ def judge_release(
     settings: AnalysisSettings = AnalysisSettings(),  # noqa: B008  # it is frozen
     strategy: Strategy | None = None,
     traced: bool = False,
+    plan: EnvironmentPlan | None = None,
 ) -> Judged:
-    """Judge one release with the judge of that name; `strategy` has the thresholds of the classic rules."""
+    """Judge one release with the judge of that name; `strategy` has the thresholds of the classic rules.
+
+    `plan`: the environment whose `judge_config` holds where its judge is the one that is asked.
+    """
     duration = max(
         [sample.at for one in (recorded.stable, *recorded.arms.values()) for sample in one[-1:]], default=0.0
     )
@@ -70,7 +77,7 @@ def judge_release(
     told = (
         _sequential(recorded, settings, duration, traced=traced)
         if judge == "sequential"
-        else _classic(recorded, judge, strategy or Strategy(), duration)
+        else _classic(recorded, judge, strategy or Strategy(), duration, plan)
     )
     failed, excess = 0, 0.0
     for arm, readings in recorded.arms.items():
@@ -80,8 +87,24 @@ def judge_release(
     return msgspec.structs.replace(told, all_failed=failed, all_excess=excess)
 
 
-def rule_named(name: str) -> Judge:
-    """Return a classic rule. Besides the judges of an environment there are rules of others, with their defaults."""
+def configured(plan: EnvironmentPlan | None) -> SequentialSettings:
+    """Return the settings of an environment's sequential judge; the defaults where it has another one, or none.
+
+    Raises UsageError for settings that make no sense.
+    """
+    if plan is None or plan.judge != "sequential":
+        return SequentialSettings()
+    judge = judge_of(plan)
+    return judge.settings if isinstance(judge, SequentialJudge) else SequentialSettings()
+
+
+def rule_named(name: str, plan: EnvironmentPlan | None = None) -> Judge:
+    """Return a classic rule. Besides the judges of an environment there are rules of others, with their defaults.
+
+    Where `plan` sets the same judge up, it is as the plan says. Raises UsageError for settings that make no sense.
+    """
+    if plan is not None and plan.judge == name and plan.judge_config:
+        return judge_of(plan)
     rules: dict[str, Judge] = {
         "threshold": ThresholdJudge(),
         "failure_limit": FailureLimitJudge(argo(60.0, None, 3)),
@@ -110,8 +133,10 @@ def _sequential(recorded: Recorded, settings: AnalysisSettings, duration: float,
     return Judged(analysis, found.why, found.requests, found.trace, settings.judge.alpha, words, duration)
 
 
-def _classic(recorded: Recorded, judge: str, strategy: Strategy, duration: float) -> Judged:
-    rule = rule_named(judge)
+def _classic(
+    recorded: Recorded, judge: str, strategy: Strategy, duration: float, plan: EnvironmentPlan | None
+) -> Judged:
+    rule = rule_named(judge, plan)
     told = {
         arm: judge_recorded(rule, readings, recorded.stable, version=arm, strategy=strategy)
         for arm, readings in recorded.arms.items()

@@ -83,10 +83,10 @@ def test_no_good_release_is_rolled_back(rps: float, weight: float, kind: Callabl
 
 @pytest.mark.parametrize(
     ("rps", "weight", "rate", "most"),
-    [(150.0, 0.05, 0.25, 12), (60.0, 0.05, 1.0, 16), (60.0, 0.25, 0.3, 45), (60.0, 0.25, 1.0, 110)],
+    [(150.0, 0.05, 0.25, 8.7), (60.0, 0.05, 1.0, 10), (60.0, 0.25, 0.3, 36), (60.0, 0.25, 1.0, 95)],
 )
-def test_a_gross_fault_costs_few_requests_without_history(rps: float, weight: float, rate: float, most: int) -> None:
-    """`most` is a quarter above what was measured; the settings before cost up to twice as much."""
+def test_a_gross_fault_costs_few_requests_without_history(rps: float, weight: float, rate: float, most: float) -> None:
+    """On these seeds it costs 8.2, 8.6, 30 and 74; with the settings before 9.0, 11, 42 and 137. `most` lies between."""
     found = [rollback(seed, rps, weight, independent(rate), independent(0.0), 120) for seed in range(20)]
     costs = [one[1] for one in found if one is not None]
     assert len(costs) == 20

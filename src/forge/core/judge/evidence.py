@@ -131,8 +131,8 @@ def relative_log_factor(errors: int, total: int, tolerated: float, supposed: flo
 
 
 def multiples(rate: float) -> tuple[float, ...]:
-    """Return how many times `rate` the absolute bets suppose: 2, 4, 8 … as long as that is a rate."""
-    return tuple(2.0**power for power in range(1, 13) if rate * 2.0**power < 1)
+    """Return how many times `rate` the absolute bets suppose: 2, 4, 8 … as long as that is a rate, at least one."""
+    return tuple(2.0**power for power in range(1, 13) if rate * 2.0**power < 1) or ((1 + 1 / rate) / 2,)
 
 
 def _fresh_channel(rate: float, idle: float) -> Channel:

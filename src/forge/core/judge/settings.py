@@ -8,12 +8,14 @@ import msgspec
 
 from forge.core.judge.calibrate import SHORTEST_HISTORY, Calibration
 from forge.core.judge.evidence import CountSettings
+from forge.core.judge.latency import DEFAULT as SLOW
 from forge.core.judge.latency import LatencySettings
 from forge.core.judge.slo import SloSettings
 
 WEIGHTS = {"errors": 0.5, "latency": 0.3, "saturation": 0.1}
 """What part each metric has in the evidence, relative to their sum."""
 GROSS_CLUMP = 10.0
+GROSS = CountSettings()
 
 
 class SequentialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +66,11 @@ class SequentialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         """
         known = self.clump is not None or found.seconds >= SHORTEST_HISTORY
         clump = max(GROSS_CLUMP, found.clump) if known else GROSS_CLUMP
-        return CountSettings(self.ratio, self.rate, found.clump, found.block, gross_clump=clump)
+        # No channel may tolerate less than what is tolerated.
+        return CountSettings(
+            self.ratio, self.rate, found.clump, found.block, gross_ratio=max(GROSS.gross_ratio, self.ratio),
+            gross_rate=max(GROSS.gross_rate, self.rate), gross_clump=clump,
+        )  # fmt: skip
 
     def calibrated(self, found: Calibration) -> Calibration:
         """Return what history says, or what the user says instead."""
@@ -77,7 +83,11 @@ class SequentialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     def latencies(self, found: Calibration) -> LatencySettings:
         """Return the settings of the latency evidence."""
         return LatencySettings(
-            self.latency, self.latency_ratio, max(self.latency_clump, found.clump), max(found.block, 5.0)
+            self.latency,
+            self.latency_ratio,
+            max(self.latency_clump, found.clump),
+            max(found.block, 5.0),
+            gross_ratio=max(SLOW.gross_ratio, self.latency_ratio),
         )
 
     def slo(self, limit: float, found: Calibration) -> SloSettings:

@@ -10,6 +10,7 @@ import pytest
 
 from forge.core.judge.base import JudgesTogether, Series
 from forge.core.judge.calibrate import FALLBACK, Calibration
+from forge.core.judge.evidence import Counts, fresh_counts, log_e, update_counts
 from forge.core.judge.registry import judge_of
 from forge.core.judge.sequential import SequentialJudge
 from forge.core.judge.settings import SequentialSettings
@@ -286,3 +287,15 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 def test_other_judges_have_nothing_to_set() -> None:
     with pytest.raises(UsageError, match="nothing to set"):
         judge_of(EnvironmentPlan("production", judge="threshold", judge_config={"alpha": 0.1}))
+
+
+def test_no_channel_tolerates_less_than_what_is_tolerated() -> None:
+    found = Calibration(1.0, 1.0, 1800.0)
+    lenient = SequentialSettings(ratio=5.0, rate=0.6, latency_ratio=4.0)
+    counts, slow = lenient.counts(found), lenient.latencies(found)
+    assert (counts.gross_ratio, counts.gross_rate, slow.gross_ratio) == (5.0, 0.6, 4.0)
+    assert SequentialSettings().counts(found).gross_ratio > SequentialSettings().ratio
+    state = fresh_counts(counts)
+    for t in range(1, 200):  # three times as many errors, which it is told to bear
+        state = update_counts(state, counts, Counts(100, 15), Counts(100, 5), float(t))
+    assert log_e(state) < 0

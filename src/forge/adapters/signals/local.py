@@ -10,11 +10,13 @@ from typing import Any, cast
 from forge.adapters.routers.envoy_admin import EnvoyAdmin
 from forge.adapters.routers.envoy_config import version_of
 from forge.adapters.signals.envoy import EnvoyCounters
-from forge.adapters.signals.process import ProcessUsage
+from forge.adapters.signals.process import ProcessUsage, Usage
+from forge.adapters.signals.saturation import Saturation
 from forge.adapters.targets.local.client import AgentClient
 from forge.adapters.targets.local.folders import admin_socket
+from forge.adapters.targets.local.processes import all_stats
 from forge.model.errors import DependencyFailed
-from forge.model.traffic import Sample
+from forge.model.traffic import Gauge, Sample
 
 
 class LocalSignals:
@@ -25,6 +27,7 @@ class LocalSignals:
         self._clock = clock
         self._counters = EnvoyCounters()
         self._usage = ProcessUsage()
+        self._saturation = Saturation()
 
     async def read(self, version_ids: list[str]) -> dict[str, Sample]:
         """Return one sample a version. See Signals."""
@@ -33,7 +36,8 @@ class LocalSignals:
         admin = EnvoyAdmin(admin_socket(self._client.folder.runtime()), timeout=1.5)
         counters = await self._counters.read(admin, running["proxy"], known)
         groups = await _groups(admin)
-        usage = await asyncio.to_thread(self._usage.read, running["versions"], known)
+        usage, gauges = await asyncio.to_thread(self._look, running["versions"], known)
+        restarts = running.get("restarts", {})
         now = self._clock()
         return {
             version: Sample(
@@ -44,9 +48,18 @@ class LocalSignals:
                 cpu_seconds=usage[version].cpu_seconds,
                 memory=usage[version].memory,
                 groups=groups.get(version, ()),
+                gauges=gauges[version],
+                values=(("restarts", float(restarts[version])),) if version in restarts else (),
             )
             for version in known
         }
+
+    def _look(
+        self, processes: dict[str, dict[str, int]], known: list[str]
+    ) -> tuple[dict[str, Usage], dict[str, tuple[Gauge, ...]]]:
+        stats = all_stats()
+        usage = self._usage.take(processes, stats, known)
+        return usage, self._saturation.take(processes, stats, known, time.monotonic())
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`. See Signals."""

@@ -8,7 +8,7 @@ from forge.adapters.signals.base import Field, QueryResult, Reading, Signals
 from forge.model.errors import ForgeError
 
 OWN = "the proxy's own counters"
-GIVES: frozenset[Field] = frozenset({"requests", "latency", "groups", "cpu", "memory"})
+GIVES: frozenset[Field] = frozenset({"requests", "latency", "groups", "cpu", "memory", "gauges", "values"})
 
 
 class OwnSignals:
@@ -36,6 +36,8 @@ class OwnSignals:
                 groups=sample.groups,
                 cpu_seconds=sample.cpu_seconds,
                 memory=sample.memory,
+                gauges=sample.gauges,
+                values=sample.values,
             )
             for version, sample in samples.items()
         }

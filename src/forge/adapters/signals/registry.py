@@ -34,6 +34,7 @@ _OPENERS = {
     "graphite": "forge.adapters.signals.graphite:open_graphite",
     "influxdb": "forge.adapters.signals.influxdb:open_influxdb",
     "json": "forge.adapters.signals.json_endpoint:open_json",
+    "logs": "forge.adapters.signals.logs:open_logs",
     "newrelic": "forge.adapters.signals.newrelic:open_newrelic",
     "otlp": "forge.adapters.signals.otlp:open_otlp",
     "prometheus": "forge.adapters.signals.prometheus:open_prometheus",

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import Name, Section, listed, wrong
+from forge.core.pipeline.schema_signals_logs import LogsModel
 from forge.core.pipeline.schema_signals_otlp import OtlpModel
 from forge.core.pipeline.schema_signals_queried import (
     CloudWatchModel,
@@ -37,9 +38,10 @@ class SourceModel(Section):
     """One source: its kind with its settings, and a name when there are two of a kind."""
 
     title: ClassVar[str] = "a source of signals"
-    short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy"]}
+    short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy", "logs"]}
     name: Name = ""
     envoy: ProxyModel | None = None
+    logs: LogsModel | None = None
     datadog: DatadogModel | None = None
     cloudwatch: CloudWatchModel | None = None
     influxdb: InfluxModel | None = None

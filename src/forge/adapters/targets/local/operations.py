@@ -141,8 +141,12 @@ class Operations:
 
     async def _processes(self, _request: Request) -> Any:
         proxy = self.supervisor.state.proxy.process
+        restarts: dict[str, int] = {}
+        for replica in self.supervisor.state.replicas.values():
+            restarts[replica.version] = restarts.get(replica.version, 0) + replica.restarts
         return {
             "versions": self.supervisor.processes(),
+            "restarts": restarts,
             "proxy": f"{proxy.boot}/{proxy.pid}/{proxy.started}" if proxy else "",
         }
 

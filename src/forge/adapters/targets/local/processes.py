@@ -32,6 +32,7 @@ class ProcessStat(msgspec.Struct, frozen=True):
     started: int
     cpu_seconds: float
     memory: int
+    threads: int = 1
 
 
 @cache
@@ -55,6 +56,7 @@ def parse_stat(text: str) -> ProcessStat:
         started=int(fields[19]),
         cpu_seconds=sum(int(ticks) for ticks in fields[11:15]) / _TICKS,
         memory=int(fields[21]) * _PAGE,
+        threads=int(fields[17]),
     )
 
 

@@ -17,7 +17,7 @@ from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseSta
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, StrategyStep
-from forge.model.traffic import Observation, ReplicaCount, Sample, TrafficTable, Version
+from forge.model.traffic import Gauge, Observation, ReplicaCount, Sample, TrafficTable, Version
 from forge.model.units import WHOLE
 
 START = 1_000_000.0
@@ -35,6 +35,11 @@ class Behaviour:
     latency: float = 0.02
     memory: int = 50_000_000
     cpu_per_request: float = 0.001
+    connections_per_request: float = 0.0
+    """Of a pool of 100 a replica; 0: nobody measures it."""
+    leaked_per_second: float = 0.0
+    """Bytes that each replica loses, of a limit of 1,000,000,000; 0: nobody measures it."""
+    values: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass
@@ -219,10 +224,21 @@ class World:
 
     def sample(self, version: str) -> Sample:
         counters = self.counters.setdefault(version, Counters())
-        memory = self.behaviour.get(version, Behaviour()).memory
+        how = self.behaviour.get(version, Behaviour())
         return Sample(
-            self.now, counters.requests, counters.errors, tuple(counters.buckets.items()), counters.cpu, memory
-        )
+            self.now, counters.requests, counters.errors, tuple(counters.buckets.items()), counters.cpu, how.memory,
+            gauges=self.gauges(version, how), values=how.values,
+        )  # fmt: skip
+
+    def gauges(self, version: str, how: Behaviour) -> tuple[Gauge, ...]:
+        found = []
+        if how.connections_per_request:
+            each = self.rps * self.split.get(version, 0) / WHOLE / max(1, self.ready(version))
+            found.append(Gauge("connections", 5 + each * how.connections_per_request, 100.0))
+        if how.leaked_per_second and self.running[version].started:
+            age = self.now - min(self.running[version].started)
+            found.append(Gauge("memory", 1e8 + age * how.leaked_per_second, 1e9, grows_with_load=False))
+        return tuple(found)
 
     def perform(self, action: Action) -> None:
         if self.lose_actions:

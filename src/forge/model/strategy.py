@@ -10,17 +10,18 @@ StrategyName = Literal["rolling", "canary", "blue_green"]
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """A classic rule: `metric` (`error_rate`, `latency`, `cpu`, `memory`) above `above` over `over` seconds.
+    """A classic rule: `metric` (`error_rate`, `latency`, `cpu`, `memory`, `value`) above `above` over `over` seconds.
 
     `above` is a fraction for error_rate and cpu (1.0: one whole core per replica), seconds for latency,
-    bytes for memory; `quantile` is for latency only.
+    bytes for memory; `quantile` is for latency only. `value` is the mean of what the user's own query `name` answered.
     """
 
-    metric: Literal["error_rate", "latency", "cpu", "memory"]
+    metric: Literal["error_rate", "latency", "cpu", "memory", "value"]
     above: float
     over: float = 300.0
     quantile: float = 0.99
     minimum_requests: int = 1
+    name: str = ""
 
 
 class StrategyStep(msgspec.Struct, frozen=True):
@@ -86,3 +87,5 @@ class Strategy(msgspec.Struct, frozen=True):
     """Of a canary without steps: the weight grows with the evidence."""
     harm_budget: HarmBudget | None = None
     """A stop rule of its own, beside the judge; None: the judge alone."""
+    fullest: float = 0.9
+    """What part of anything that has an end (memory, connections, ...) may be used after the next step at most."""

@@ -131,7 +131,23 @@ def _memory(threshold: Threshold, seen: Window, arm: Series, data: dict[str, Any
     return Finding(exceeded, words, data)
 
 
-_METRICS = {"error_rate": _error_rate, "latency": _latency, "cpu": _cpu, "memory": _memory}
+def _value(threshold: Threshold, seen: Window, arm: Series, data: dict[str, Any]) -> Finding:
+    del arm
+    measured = next((row for row in seen.values if row[0] == threshold.name), None)
+    data |= {"name": threshold.name}
+    if measured is None:
+        return Finding(None, f"cannot know yet: nothing was answered for {threshold.name}", data)
+    _, mean, readings = measured
+    exceeded = mean > threshold.above
+    data |= {"value": mean, "readings": readings, "seconds": seen.seconds}
+    words = (
+        f"{threshold.name} is {mean:.4g} over {format_duration(seen.seconds)}, "
+        f"{'above' if exceeded else 'within'} the limit of {threshold.above:g}"
+    )
+    return Finding(exceeded, words, data)
+
+
+_METRICS = {"error_rate": _error_rate, "latency": _latency, "cpu": _cpu, "memory": _memory, "value": _value}
 
 
 def _percent(fraction: float) -> str:

@@ -1,7 +1,7 @@
 """What is used of something that has an end, and how much of it will be used with more traffic or after more time.
 
-What grows with the load is forecast from a line through the readings at different loads, and, as long as all were
-at one load, in proportion to the load, which is never too little. What grows with time (a leak) is forecast by its
+What grows with the load is forecast from a line through what was seen at the first weight and at the newest, and, as
+long as there was one weight only, in proportion to the load, which is never too little. What grows with time (a leak) is forecast by its
 slope (leak.py). A forecast is no evidence against a version: it keeps a release from a step that would hurt.
 """
 
@@ -11,33 +11,40 @@ import math
 
 import msgspec
 
-from forge.core.judge.leak import Slope, forecast, fresh_slope, update_slope
+from forge.core.judge.leak import Slope, forecast, update_slope
 from forge.model.traffic import Gauge
 from forge.model.units import format_duration
 
 MOST = 20
 """Gauges that are followed of one version."""
 SPREAD = 1.5
-"""So many times must the largest load exceed the smallest for a line through the readings to tell anything."""
+"""So many times must the load at the newest weight exceed that at the first for a line through both to tell anything."""
+IDLE = 0.01
+"""Requests per second and replica below which a version does nothing from which its needs could be told."""
 READINGS = 3
 """So many readings at least, so that one glitch stops nobody."""
 
 
+class Level(msgspec.Struct, frozen=True, array_like=True):
+    """What was seen at one weight: how many readings, and the sums of load and value."""
+
+    weight: int = 0
+    readings: int = 0
+    load: float = 0.0
+    value: float = 0.0
+
+
 class Track(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One gauge of one version, plain JSON: sums of a regression of value on load (requests per second and
-    replica), the smallest and the largest load, the newest reading, and its slope over time."""
+    """One gauge of one version, plain JSON: the newest reading, what was seen at the first weight and at the newest
+    one, and its slope over time. Loads are requests per second and replica."""
 
     value: float = 0.0
     limit: float = 0.0
     grows_with_load: bool = True
     load: float = 0.0
     readings: int = 0
-    loads: float = 0.0
-    values: float = 0.0
-    squares: float = 0.0
-    products: float = 0.0
-    least: float = 0.0
-    most: float = 0.0
+    first: Level = Level()
+    newest: Level = Level()
     slope: Slope = Slope()
 
 
@@ -56,8 +63,10 @@ class Outlook(msgspec.Struct, frozen=True):
         return self.expected / self.limit
 
 
-def follow(tracks: dict[str, Track], gauges: tuple[Gauge, ...], load: float, at: float) -> dict[str, Track]:
-    """Take in one reading of a version's gauges at `load` requests per second and replica.
+def follow(
+    tracks: dict[str, Track], gauges: tuple[Gauge, ...], load: float, at: float, weight: int = 0
+) -> dict[str, Track]:
+    """Take in one reading of a version's gauges at `load` requests per second and replica, and at `weight`.
 
     Gauges without a limit, and what is not a number, are left out.
     """
@@ -69,7 +78,7 @@ def follow(tracks: dict[str, Track], gauges: tuple[Gauge, ...], load: float, at:
         before = followed.get(gauge.name)
         if before is None and len(followed) >= MOST:
             continue
-        followed[gauge.name] = _grown(before or Track(slope=fresh_slope()), gauge, max(0.0, load), at)
+        followed[gauge.name] = _grown(before or Track(), gauge, max(0.0, load), at, weight)
     return followed
 
 
@@ -98,22 +107,16 @@ def refusal(found: list[Outlook], fullest: float, patience: float) -> str:
     return ""
 
 
-def _grown(track: Track, gauge: Gauge, load: float, at: float) -> Track:
+def _grown(track: Track, gauge: Gauge, load: float, at: float, weight: int) -> Track:
     slope = track.slope if gauge.grows_with_load else update_slope(track.slope, gauge.value, at)
+    first, newest = track.first, track.newest
+    if newest.readings and newest.weight != weight:
+        first = newest if not first.readings else first
+        newest = Level()
+    newest = Level(weight, newest.readings + 1, newest.load + load, newest.value + gauge.value)
     return Track(
-        value=gauge.value,
-        limit=gauge.limit or 0.0,
-        grows_with_load=gauge.grows_with_load,
-        load=load,
-        readings=track.readings + 1,
-        loads=track.loads + load,
-        values=track.values + gauge.value,
-        squares=track.squares + load * load,
-        products=track.products + load * gauge.value,
-        least=min(track.least, load) if track.readings else load,
-        most=max(track.most, load),
-        slope=slope,
-    )
+        gauge.value, gauge.limit or 0.0, gauge.grows_with_load, load, track.readings + 1, first, newest, slope
+    )  # fmt: skip
 
 
 def _outlook(name: str, track: Track, load: float, patience: float) -> Outlook:
@@ -126,11 +129,12 @@ def _outlook(name: str, track: Track, load: float, patience: float) -> Outlook:
 
 
 def _at_load(track: Track, load: float) -> float:
-    if load <= track.load or track.load <= 0:
+    if load <= track.load or track.load < IDLE:
         return track.value
-    n = track.readings
-    spread = track.squares - track.loads**2 / n
-    if track.most >= SPREAD * track.least and spread > 0:
-        slope = max(0.0, (track.products - track.loads * track.values / n) / spread)
-        return track.value + slope * (load - track.load)
+    first, newest = track.first, track.newest
+    if min(first.readings, newest.readings) >= READINGS:
+        low, high = first.load / first.readings, newest.load / newest.readings
+        if high >= SPREAD * low:
+            slope = max(0.0, (newest.value / newest.readings - first.value / first.readings) / (high - low))
+            return track.value + slope * (load - track.load)
     return track.value * load / track.load

@@ -24,6 +24,8 @@ class Window(msgspec.Struct, frozen=True):
     cores: float | None = None
     """Mean number of cores that all replicas together kept busy."""
     memory: int | None = None
+    values: tuple[tuple[str, float, int], ...] = ()
+    """(name, mean, readings) of each of the user's own queries."""
 
     @property
     def error_rate(self) -> float:
@@ -75,6 +77,7 @@ def window(samples: tuple[Sample, ...], start: float) -> Window | None:
         latency=_buckets(before, after),
         cores=_cores(samples[first:]),
         memory=max(memories, default=None),
+        values=_means(samples[first + 1 :]),
     )
 
 
@@ -104,6 +107,14 @@ def _buckets(before: Sample, after: Sample) -> tuple[tuple[float, int], ...]:
     for bound, count in counts:
         rising.append((bound, max(count, rising[-1][1] if rising else 0)))
     return tuple(rising)
+
+
+def _means(samples: tuple[Sample, ...]) -> tuple[tuple[str, float, int], ...]:
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, value in sample.values:
+            found.setdefault(name, []).append(value)
+    return tuple((name, sum(values) / len(values), len(values)) for name, values in sorted(found.items()))
 
 
 def _cores(samples: tuple[Sample, ...]) -> float | None:

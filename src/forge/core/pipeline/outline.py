@@ -231,4 +231,6 @@ def check_words(threshold: Threshold) -> str:
         return f"p{threshold.quantile * 100:g} latency above {threshold.above * 1000:g} ms in {over}"
     if threshold.metric == "cpu":
         return f"CPU above {threshold.above * 100:g}% of a core per replica in {over}"
+    if threshold.metric == "value":
+        return f"{threshold.name} above {threshold.above:g} in {over}"
     return f"memory above {format_size(threshold.above)} per replica in {over}"

@@ -102,6 +102,19 @@ class MemoryModel(Section):
         return Threshold("memory", float(self.above), self.over)
 
 
+class ValueModel(Section):
+    """What one of the environment's own queries (`values:` of its signals) may answer."""
+
+    title: ClassVar[str] = "value"
+    name: Text
+    above: Number
+    over: Duration = 300.0
+
+    def threshold(self) -> Threshold:
+        """Return it as plain data."""
+        return Threshold("value", self.above, self.over, name=self.name)
+
+
 class CheckModel(Section):
     """One rule: exactly one metric."""
 
@@ -110,19 +123,20 @@ class CheckModel(Section):
     latency: LatencyModel | None = None
     cpu: CpuModel | None = None
     memory: MemoryModel | None = None
+    value: ValueModel | None = None
 
     @model_validator(mode="after")
     def _one(self) -> CheckModel:
         if len(self.metrics()) != 1:
             raise wrong(
-                "must have exactly one of `error_rate`, `latency`, `cpu` and `memory`",
+                "must have exactly one of `error_rate`, `latency`, `cpu`, `memory` and `value`",
                 "write each check as a list item of its own",
             )
         return self
 
     def metrics(self) -> list[Any]:
         """Return the metrics that are given."""
-        return [rule for rule in (self.error_rate, self.latency, self.cpu, self.memory) if rule is not None]
+        return [rule for rule in (self.error_rate, self.latency, self.cpu, self.memory, self.value) if rule is not None]
 
     def threshold(self) -> Threshold:
         """Return it as plain data."""
@@ -206,10 +220,12 @@ class PaceModel(Section):
     keep_previous: Duration | None = None
     warm_up: Duration | None = None
     harm_budget: HarmBudgetModel | None = None
+    saturation: Fraction | None = None
 
     def pace(self) -> dict[str, Any]:
         """Return what is given, under the names of `Strategy`."""
-        given = {name: getattr(self, name) for name in PaceModel.model_fields if name != "checks"}
+        given = {name: getattr(self, name) for name in PaceModel.model_fields if name not in {"checks", "saturation"}}
+        given["fullest"] = self.saturation
         given["thresholds"] = None if self.checks is None else thresholds(self.checks)
         given["harm_budget"] = None if self.harm_budget is None else self.harm_budget.harm_budget()
         return {name: value for name, value in given.items() if value is not None}

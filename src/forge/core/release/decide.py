@@ -11,6 +11,7 @@ from forge.core.release.judging import judge_arms
 from forge.core.release.observe import absorb
 from forge.core.release.progress import advance, begin_traffic, note_holds
 from forge.core.release.releases import admit, forget_old
+from forge.core.release.saturating import follow_gauges
 from forge.core.release.state import EnvironmentState
 from forge.core.release.tick import Tick
 from forge.model.decision import Command, Decision, Outcome
@@ -51,6 +52,7 @@ def decide(
     admit(tick)
     policing.go_carefully(tick)
     judge_arms(tick)
+    follow_gauges(tick)
     note_holds(tick)
     advance(tick)
     wanted = wishes(tick)

@@ -26,6 +26,7 @@ from forge.core.release.adaptive import (
 )
 from forge.core.release.judging import in_doubt, needs_data, warm_at
 from forge.core.release.observe import History, fresh_sample
+from forge.core.release.saturating import refused
 from forge.core.release.state import ReleaseState
 from forge.core.release.tick import Tick, takes_over
 from forge.model.strategy import Adaptive
@@ -78,6 +79,9 @@ def grow(tick: Tick, release: ReleaseState, settings: Adaptive) -> Growing:
         return Growing(f"{told}: not more than is tolerated", all_of_it=True)
     weight = next_weight(settings, growth.weight, growth.evidence, per_second, reaction, room)
     if weight > growth.weight:
+        full = refused(tick, release, weight)
+        if full is not None:
+            return _in_time(tick, release, settings, growth, f"holds at {format_weight(growth.weight)}: {full.words}")
         _change(tick, release, settings, replace(growth, per_second=per_second), weight, reaction)
         return Growing(f"the router to show {format_weight(weight)}")
     return _in_time(tick, release, settings, growth, f"more evidence at {format_weight(growth.weight)}: {told}")

@@ -18,6 +18,7 @@ from forge.core.release.judging import in_doubt, needs_data, warm_at
 from forge.core.release.observe import fresh_sample
 from forge.core.release.releases import promoted
 from forge.core.release.rollback import begin_rollback
+from forge.core.release.saturating import refused
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, ReleaseStatus
 from forge.core.release.strategies import kept_weight, needed_to_start, weight_at
 from forge.core.release.tick import Tick, takes_over
@@ -232,6 +233,8 @@ def _weight_step(tick: Tick, release: ReleaseState, weight: int) -> None:
         if in_doubt(release):
             wait(tick, release, f"holds: {release.verdict.why}")
             return
+    if weight > tick.asked.get(release.version, 0) and _would_fill(tick, release, weight):
+        return
     observed = tick.observed(release.version)
     if observed == weight and tick.asked.get(release.version, 0) == weight:
         tick.say("release_weight", f"{release.id}: {release.version} carries {format_weight(weight)}",
@@ -246,6 +249,18 @@ def _weight_step(tick: Tick, release: ReleaseState, weight: int) -> None:
     else:
         words = f"{format_weight(weight)} of the traffic: other versions leave it only {format_weight(asked)}"
     wait(tick, release, words)
+
+
+def _would_fill(tick: Tick, release: ReleaseState, weight: int) -> bool:
+    """Pause before a step that would fill something up: it does no harm where it is, and waiting will not help."""
+    told = refused(tick, release, weight)
+    if told is None:
+        return False
+    words = f"{told.words}; a person decides: give it more room and resume, promote or abort"
+    pause(tick, tick.state.releases[release.id], "forge", words)
+    tick.say("saturation_ahead", f"{release.id}: {told.words}", release=release.id, weight=weight,
+             gauges={one.name: [one.value, one.expected, one.limit] for one in told.found})  # fmt: skip
+    return True
 
 
 def _timed_pause(tick: Tick, release: ReleaseState, seconds: float) -> None:
@@ -282,6 +297,8 @@ def _finish_steps(tick: Tick, release: ReleaseState, proof: str = "") -> None:
             wait(tick, release, f"{other.id} to finish taking stable's place")
             return
     if not proof and not _evidence(tick, release, release.step_started_at or tick.now):
+        return
+    if _would_fill(tick, release, WHOLE):
         return
     if not release.strategy.auto_promote:
         pause(tick, release, "strategy", f"a person to promote it: forge release promote {tick.state.name}")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from forge.core.judge.history import OwnHistory
+from forge.core.judge.saturation import Track
 from forge.core.policy.budget import Ledger
 from forge.core.release.account import Account
 from forge.core.release.adaptive import Growth
@@ -124,6 +125,13 @@ class ReleaseState(msgspec.Struct, frozen=True):
     """The policy gates that keep it from starting, or from growing."""
     growth: Growth | None = None
     """Of an adaptive canary: the weight that it may have now, and what that is based on."""
+    gauges: dict[str, Track] = {}
+    """What the version uses of things that have an end, while it has traffic."""
+    gauges_at: float = 0.0
+    """From when the newest reading in `gauges` is."""
+    gauges_weight: int = 0
+    gauges_since: float = 0.0
+    """The weight that they belong to, and since when the version has it."""
     account: Account = Account()
     """What `excess_failed` comes from, and how sure it is."""
 

@@ -25,7 +25,7 @@ class Canaries(NamedTuple):
     bad: tuple[float, ...] = ()
 
 
-CASES = {Canaries(): 1000, Canaries((0.05,)): 60, Canaries((0.03,) * 3): 60}
+CASES = {Canaries(): 600, Canaries((0.05,)): 60, Canaries((0.03,) * 3): 60}
 
 
 class Outcome(NamedTuple):

@@ -21,7 +21,7 @@ Answers = dict[Cell, list[dict[str, Told]]]
 
 def cells(scale: float) -> dict[Cell, int]:
     everywhere = {
-        Cell(rate, rps, null): often(1000 if (rate, rps) == KEY[:2] else 100, scale)
+        Cell(rate, rps, null): often(1000 if (rate, rps) == KEY[:2] else 60, scale)
         for rate in RATES
         for rps in LOADS
         for null in NULLS
@@ -33,7 +33,7 @@ def work(job: Job) -> dict[str, Told]:
     release = Release(*job)
     found = {name: rule(release) for name, rule in RULES.items()}
     # The strict variant is judged less often: it takes as long as all else together.
-    ours = JUDGES if job.seed < 300 else {DEFAULT: JUDGES[DEFAULT]}
+    ours = JUDGES if job.seed < (200 if job.cell[:2] == KEY[:2] else 20) else {DEFAULT: JUDGES[DEFAULT]}
     found |= {name: fires(release, judge) for name, judge in ours.items()}
     return {
         name: Told(at, release.arm.errors[release.seconds if at is None else at]) for name, at in found.items()

@@ -33,5 +33,5 @@ def told(answers: dict[Cell, list[list[Told]]]) -> list[str]:
 
 
 TABLE = Table(
-    "2.3 Margins", lambda scale: dict.fromkeys(CELLS.values(), often(60, scale)), work, told, 0.35
+    "2.3 Margins", lambda scale: dict.fromkeys(CELLS.values(), often(40, scale)), work, told, 0.35
 )  # fmt: skip

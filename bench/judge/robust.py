@@ -45,6 +45,6 @@ def told(answers: dict[Cell, list[list[bool]]]) -> list[str]:
 
 
 TABLE = Table(
-    "2.2 What breaks the evidence and what holds it", lambda scale: dict.fromkeys(CELLS, often(100, scale)), work, told,
+    "2.2 What breaks the evidence and what holds it", lambda scale: dict.fromkeys(CELLS, often(60, scale)), work, told,
     0.3,
 )  # fmt: skip

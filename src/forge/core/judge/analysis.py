@@ -96,7 +96,7 @@ class _Arm:
         self.newest: Sample | None = None
         self.expected = 0.0
         self.share: float | None = None
-        self.largest = 0.0
+        self.log_e = self.largest = 0.0
         self.recent: list[tuple[float, Counts]] = []
         self.promotable_since: tuple[float, int, int, float] | None = None
         self.trace: list[tuple[float, float, int]] = []
@@ -117,12 +117,12 @@ class _Arm:
         self._take_limit(own, other, arm.at)
         if "latency" in self.shares:
             self._take_latency(before, arm, stable, moved=moved)
+        self.log_e = self._log_e()
         self.largest = max(self.largest, self.log_e)
         self._note_promotable(arm.at)
 
-    @property
-    def log_e(self) -> float:
-        """All evidence against the arm now: that it is worse than stable, or above the hard limit.
+    def _log_e(self) -> float:
+        """Return all evidence against the arm now: that it is worse than stable, or above the hard limit.
 
         Their average is evidence too, so that one bound holds for both.
         """

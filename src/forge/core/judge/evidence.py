@@ -15,6 +15,7 @@ times, for a late onset). The clump bound is Forge's own: see docs/judge.md.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import msgspec
 
@@ -135,6 +136,12 @@ def multiples(rate: float) -> tuple[float, ...]:
     return tuple(2.0**power for power in range(1, 13) if rate * 2.0**power < 1) or ((1 + 1 / rate) / 2,)
 
 
+@lru_cache(maxsize=64)
+def _absolute_logs(rate: float) -> tuple[tuple[float, float], ...]:
+    """Return, for each absolute bet, the log factor of one error and of one good answer."""
+    return tuple((math.log(a), math.log((1 - rate * a) / (1 - rate))) for a in multiples(rate))
+
+
 def _fresh_channel(rate: float, idle: float) -> Channel:
     return Channel(idle, (1 - idle,) * len(RATIOS), (1 - idle,) * len(multiples(rate)))
 
@@ -184,8 +191,8 @@ def _close(channel: Channel, at: float, ratio: float, rate: float, clump: float,
         bound = max(1.0, min(arm.errors, clump))
         good = arm.requests - arm.errors
         absolute = tuple(
-            grow(stake, (arm.errors * math.log(a) + good * math.log((1 - rate * a) / (1 - rate))) / bound)
-            for stake, a in zip(absolute, multiples(rate), strict=True)
+            grow(stake, (arm.errors * failed + good * answered) / bound)
+            for stake, (failed, answered) in zip(absolute, _absolute_logs(rate), strict=True)
         )
     return Channel(channel.idle - injected, relative, absolute, opened=at)
 

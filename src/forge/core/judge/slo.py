@@ -7,6 +7,7 @@ rate of at most `alpha`, where the literal rule on a young window fires at a fra
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import msgspec
 
@@ -44,9 +45,10 @@ def update_slo(state: SloEvidence, settings: SloSettings, arm: Counts, at: float
         return state
     seconds = max(1.0, at - state.at) if state.at is not None else 1.0
     injected = state.idle * min(0.2, 1 - (1 - settings.hazard) ** seconds)
+    good, bound = arm.requests - arm.errors, max(1.0, min(arm.errors, settings.clump))
     stakes = tuple(
-        grow(stake + injected, _log_factor(arm, settings, worse))
-        for stake, worse in zip(state.stakes, _multiples(settings.limit), strict=True)
+        grow(stake + injected, (arm.errors * failed + good * answered) / bound)
+        for stake, (failed, answered) in zip(state.stakes, _logs(settings.limit), strict=True)
     )
     grown = SloEvidence(stakes, state.idle - injected, at, state.largest)
     return SloEvidence(stakes, grown.idle, at, max(state.largest, slo_log_e(grown)))
@@ -57,10 +59,10 @@ def slo_log_e(state: SloEvidence) -> float:
     return math.log(state.idle + math.fsum(state.stakes) / len(state.stakes))
 
 
-def _log_factor(arm: Counts, settings: SloSettings, worse: float) -> float:
-    limit, good = settings.limit, arm.requests - arm.errors
-    bound = max(1.0, min(arm.errors, settings.clump))
-    return (arm.errors * math.log(worse) + good * math.log((1 - limit * worse) / (1 - limit))) / bound
+@lru_cache(maxsize=64)
+def _logs(limit: float) -> tuple[tuple[float, float], ...]:
+    """Return, for each bet, the log factor of one error and of one good answer."""
+    return tuple((math.log(worse), math.log((1 - limit * worse) / (1 - limit))) for worse in _multiples(limit))
 
 
 def _multiples(limit: float) -> tuple[float, ...]:

@@ -53,8 +53,9 @@ def push(
     metrics = resource.scope_metrics.add().metrics
     duration = metrics.add(name="http.server.request.duration", unit=unit)
     duration.histogram.aggregation_temporality = temporality
+    at = time.time_ns()  # an exporter gives all of its points one time
     for status, count in ((200, ok), (503, failed)):
-        point = duration.histogram.data_points.add(count=count, time_unix_nano=time.time_ns())
+        point = duration.histogram.data_points.add(count=count, time_unix_nano=at)
         code = point.attributes.add(key="http.response.status_code")
         code.value.int_value = status
         point.explicit_bounds.extend([0.1, 0.5] if unit == "s" else [100, 500])
@@ -106,7 +107,16 @@ async def test_delta_counters_are_added_up(source: OtlpSource) -> None:
     for _ in range(3):
         await send(source, push(5, 1, temporality=DELTA))
     reading = await read(source)
-    assert (reading.requests, reading.errors) == (18, 3)
+    assert (reading.requests, reading.errors) == (29, 4)
+
+
+async def test_the_first_error_of_an_instance_that_is_known_counts(source: OtlpSource) -> None:
+    first = push(100)
+    del first.resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points[1]
+    await send(source, first)
+    await send(source, push(110, 3))
+    reading = await read(source)
+    assert (reading.requests, reading.errors) == (13, 3)
 
 
 async def test_milliseconds_become_seconds(source: OtlpSource) -> None:

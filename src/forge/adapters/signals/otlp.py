@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from forge.adapters.signals.base import Field, QueryResult, Reading, Source
-from forge.adapters.signals.counters import CounterSums
 from forge.adapters.signals.otlp_listener import OtlpListener
+from forge.adapters.signals.prometheus_counters import RangeCounters, series_key
 from forge.adapters.signals.registry import SourceContext
 from forge.model.errors import UsageError
 from forge.model.plan import SourcePlan
@@ -51,9 +51,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Pushed(msgspec.Struct):
-    """What one version's instances have reported, by series."""
+    """What one version's instances have reported: the bounds of its histogram, and gauges by series."""
 
-    counts: dict[str, dict[str, float]] = {}
+    bounds: list[float] = []
     gauges: dict[str, dict[str, tuple[float, float]]] = {}
     at: float = 0.0
     interval: float = 0.0
@@ -64,9 +64,8 @@ class OtlpSource:
 
     def __init__(self, name: str, config: Config, context: SourceContext) -> None:
         self._config = config
-        self._sums = CounterSums()
+        self._counters = RangeCounters()
         self._pushed: dict[str, _Pushed] = {}
-        self._deltas: dict[str, float] = {}
         self._listener = OtlpListener(
             name, config.listen, config.port, self.take, secret=config.bearer, secrets=context.secrets
         )
@@ -102,7 +101,11 @@ class OtlpSource:
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`. See Source."""
-        return {"sums": self._sums.state(), "deltas": self._deltas}
+        bounds = {
+            version: [None if math.isinf(bound) else bound for bound in pushed.bounds]
+            for version, pushed in self._pushed.items()
+        }
+        return {"counters": self._counters.state(), "bounds": bounds}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from `state`. See Source."""
@@ -110,8 +113,9 @@ class OtlpSource:
             saved = msgspec.convert(state, _Saved)
         except msgspec.ValidationError:
             return
-        self._sums.restore(saved.sums)
-        self._deltas = saved.deltas
+        self._counters.restore(saved.counters)
+        for version, bounds in saved.bounds.items():
+            self._pushed[version] = _Pushed([math.inf if bound is None else bound for bound in bounds])
 
     async def close(self) -> None:
         """Stop listening. See Source."""
@@ -125,10 +129,11 @@ class OtlpSource:
             if not version or (self._config.service and attributes.get("service.name") != self._config.service):
                 continue
             pushed = self._pushed.setdefault(version, _Pushed())
-            instance = attributes.get("service.instance.id") or repr(sorted(attributes.items()))
+            instance = attributes.get("service.instance.id") or series_key(attributes)
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     self._metric(pushed, version, instance, metric)
+            self._counters.looked([f"{version} {instance}"], time.time())
 
     def _metric(self, pushed: _Pushed, version: str, instance: str, metric: Metric) -> None:
         if metric.name in self._config.duration and metric.HasField("histogram"):
@@ -148,37 +153,42 @@ class OtlpSource:
         self, pushed: _Pushed, version: str, instance: str, point: HistogramDataPoint, scale: float, *, delta: bool
     ) -> None:
         attributes = _attributes(point.attributes)
-        series = f"{instance} {sorted(attributes.items())}"
-        counts = {"requests": float(point.count)}
+        counts = {f"n {version}": float(point.count)}
         if _failed(attributes):
-            counts["errors"] = float(point.count)
+            counts[f"x {version}"] = float(point.count)
         total = 0
         for bound, count in zip([*point.explicit_bounds, math.inf], point.bucket_counts, strict=False):
             total += count
-            counts[f"le {bound * scale:.12g}"] = float(total)
-        for name, count in counts.items():
-            known = f"{version}\0{name}\0{series}"
-            if delta:
-                self._deltas[known] = self._deltas.get(known, 0.0) + count
-            pushed.counts.setdefault(name, {})[series] = self._deltas[known] if delta else count
+            scaled = bound if math.isinf(bound) else float(f"{bound * scale:.12g}")
+            if scaled not in pushed.bounds:
+                pushed.bounds = sorted([*pushed.bounds, scaled])
+            counts[f"le {scaled:.12g} {version}"] = float(total)
         at = point.time_unix_nano / 1e9
+        for name, count in counts.items():
+            if delta:
+                self._counters.add(name, count)
+            else:
+                series = series_key({"instance": instance, "name": name, **attributes})
+                self._counters.take(series, [(at, count)], (name,), f"{version} {instance}")
         if at > pushed.at:
             pushed.interval = at - pushed.at if pushed.at else 0.0
             pushed.at = at
 
     def _reading(self, version: str, now: float) -> Reading | None:
         pushed = self._pushed.get(version)
-        if pushed is None or "requests" not in pushed.counts:
+        if pushed is None or not pushed.at:
             return None
-        sums = self._sums.take({f"{version}\0{name}": series for name, series in pushed.counts.items()}, now)
-        totals = {name: round(sums[f"{version}\0{name}"]) for name in pushed.counts}
-        buckets = [(float(name[3:]), count) for name, count in totals.items() if name.startswith("le ")]
+        requests = self._counters.total(f"n {version}")
+        latency: list[tuple[float, int]] = []
+        for bound in pushed.bounds:
+            count = self._counters.total(f"le {bound:.12g} {version}")
+            latency.append((bound, max(count, latency[-1][1] if latency else 0)))
         return Reading(
             at=min(pushed.at, now),
             good_for=max(15.0, 3 * min(pushed.interval, 120.0)),
-            requests=totals["requests"],
-            errors=min(totals.get("errors", 0), totals["requests"]),
-            latency=tuple(sorted(buckets)),
+            requests=requests,
+            errors=min(self._counters.total(f"x {version}"), requests),
+            latency=tuple(latency),
             gauges=tuple(self._gauges(pushed, now)),
         )
 
@@ -190,8 +200,8 @@ class OtlpSource:
 
 
 class _Saved(msgspec.Struct):
-    sums: dict[str, object] = {}
-    deltas: dict[str, float] = {}
+    counters: dict[str, object] = {}
+    bounds: dict[str, list[float | None]] = {}
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:

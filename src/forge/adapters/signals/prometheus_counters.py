@@ -44,6 +44,11 @@ class RangeCounters:
         for name in names:
             self._totals[name] = self._totals.get(name, 0.0) + grown
 
+    def add(self, name: str, amount: float) -> None:
+        """Add what came since the last time, for who reports no counters but differences."""
+        if math.isfinite(amount) and amount > 0:
+            self._totals[name] = self._totals.get(name, 0.0) + amount
+
     def looked(self, reporters: Iterable[str], now: float) -> None:
         """Remember who reported; call it after all series of one look were taken in."""
         for reporter in reporters:

@@ -27,6 +27,8 @@ class HttpConfig(msgspec.Struct, frozen=True):
     """Scheme, host and base path, without a `/` at the end."""
     bearer: str = ""
     """Name of the secret that is sent as `Authorization: Bearer ...`."""
+    scheme: str = "Bearer"
+    """The word before it, for stores that have another one (`ApiKey`)."""
     user: str = ""
     password: str = ""
     """Name of the secret of basic authentication."""
@@ -155,7 +157,7 @@ class StoreClient:
         if self._credentials is None:
             config, found = self.config, {}
             if config.bearer:
-                found["Authorization"] = f"Bearer {await self._secrets(config.bearer)}"
+                found["Authorization"] = f"{config.scheme} {await self._secrets(config.bearer)}"
             elif config.user:
                 password = await self._secrets(config.password) if config.password else ""
                 found["Authorization"] = "Basic " + base64.b64encode(f"{config.user}:{password}".encode()).decode()

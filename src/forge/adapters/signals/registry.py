@@ -31,10 +31,12 @@ SourceOpener = Callable[[SourcePlan, SourceContext], Source]
 _OPENERS = {
     "cloudwatch": "forge.adapters.signals.cloudwatch:open_cloudwatch",
     "datadog": "forge.adapters.signals.datadog:open_datadog",
+    "elasticsearch": "forge.adapters.signals.elasticsearch:open_elasticsearch",
     "graphite": "forge.adapters.signals.graphite:open_graphite",
     "influxdb": "forge.adapters.signals.influxdb:open_influxdb",
     "json": "forge.adapters.signals.json_endpoint:open_json",
     "logs": "forge.adapters.signals.logs:open_logs",
+    "loki": "forge.adapters.signals.loki:open_loki",
     "newrelic": "forge.adapters.signals.newrelic:open_newrelic",
     "otlp": "forge.adapters.signals.otlp:open_otlp",
     "prometheus": "forge.adapters.signals.prometheus:open_prometheus",

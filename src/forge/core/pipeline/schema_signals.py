@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import Name, Section, listed, wrong
-from forge.core.pipeline.schema_signals_logs import LogsModel
+from forge.core.pipeline.schema_signals_logs import ElasticsearchModel, LogsModel, LokiModel
 from forge.core.pipeline.schema_signals_otlp import OtlpModel
+from forge.core.pipeline.schema_signals_prometheus import PrometheusModel
 from forge.core.pipeline.schema_signals_queried import (
     CloudWatchModel,
     DatadogModel,
@@ -41,7 +42,10 @@ class SourceModel(Section):
     short_schema: ClassVar[dict[str, Any]] = {"enum": ["envoy", "logs"]}
     name: Name = ""
     envoy: ProxyModel | None = None
+    prometheus: PrometheusModel | None = None
     logs: LogsModel | None = None
+    elasticsearch: ElasticsearchModel | None = None
+    loki: LokiModel | None = None
     datadog: DatadogModel | None = None
     cloudwatch: CloudWatchModel | None = None
     influxdb: InfluxModel | None = None

@@ -16,8 +16,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 _HIDDEN = MASK.decode()
 _NAMES = (
-    r"pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?secret"
-    r"|credentials?|session(?:[_-]?id)?|set-cookie|cookie|authorization|auth"
+    r"pass(?:word|wd|phrase|code)|\bpass\b|pwd|secret|token|(?:api|access|private|signing|encryption)[_-]?key"
+    r"|credential|session|cookie|authorization"
 )
 _SECRETS = (
     (re.compile(r"-----BEGIN [A-Z ]{0,30}KEY-----.*", re.DOTALL), _HIDDEN),
@@ -25,7 +25,7 @@ _SECRETS = (
     (re.compile(r"\b(bearer|basic|digest|negotiate)\s+[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE), rf"\1 {_HIDDEN}"),
     (
         re.compile(
-            rf"([\w.-]{{0,40}}(?:{_NAMES})[\w-]{{0,20}}[\"']?\s{{0,3}}[=:]\s{{0,3}})"
+            rf"((?:{_NAMES})[\w-]{{0,20}}[\"']?\s{{0,3}}[=:]\s{{0,3}})"
             r"(?!(?:bearer|basic|digest|negotiate) )(?:\"(?:[^\"\\]|\\.){0,500}\"?|'[^']{0,500}'?|[^\s,;&}\])]+)",
             re.IGNORECASE,
         ),

@@ -23,6 +23,10 @@ AT_ONCE = 4 * 1024 * 1024
 """Bytes of all logs together that one reading takes."""
 
 
+KINDS_AT_ONCE = 1000
+"""Error lines of a version whose kinds one reading tells; those beyond are counted only."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`errors`: what an error line looks like, instead of its level; `ignore`: what is no error (regular expressions)."""
 
@@ -42,6 +46,7 @@ class ProcessLogs:
         self._logs: dict[str, GrowingLog] = {}
         self._waiting: dict[str, int] = {}
         """Where a log ended when its last error was still open: if nothing was added since, the error is complete."""
+        self._sorted = 0
         self._known: set[str] = set()
         """Versions that were read before: a log of theirs that is new is read from its beginning."""
 
@@ -57,13 +62,16 @@ class ProcessLogs:
     def _read(self, version_ids: list[str], now: float) -> dict[str, Reading]:
         found = {}
         left = AT_ONCE
-        for version in version_ids:
-            paths = self._paths(version)
+        several = {version: self._paths(version) for version in version_ids}
+        for place, (version, paths) in enumerate(several.items()):
             if paths is None:
                 continue
+            share = left // (len(several) - place)  # nobody's flood of lines keeps others from being read
             fresh = version not in self._known
+            self._sorted = 0
             for path in paths:
-                left -= self._take(version, path, FIRST_LOOK if fresh else None, left)
+                taken = self._take(version, path, FIRST_LOOK if fresh else None, share)
+                left, share = left - taken, share - taken
             self._known.add(version)
             found[version] = Reading(
                 at=now, log_errors=self._kinds.total(version), templates=self._kinds.told(version)
@@ -115,8 +123,11 @@ class ProcessLogs:
             if not complete and not piece.ended and self._waiting.get(key) != piece.ends[-1]:
                 self._waiting[key] = piece.ends[-1]
                 return
-            if error is not None:
+            if error is not None and self._sorted < KINDS_AT_ONCE:
                 self._kinds.add(version, error.whole, shown=error.text)
+                self._sorted += 1
+            elif error is not None:
+                self._kinds.count(version)
             index += complete or (error.lines if error else 0)
             log.done(piece.ends[index - 1])
         self._waiting.pop(key, None)

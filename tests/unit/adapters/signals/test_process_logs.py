@@ -205,6 +205,27 @@ def test_a_large_backlog_is_read_over_several_looks(logs: Logs, monkeypatch) -> 
     assert logs.count(looks=10) == 200
 
 
+def test_a_flood_of_one_version_keeps_no_other_from_being_read(logs: Logs, monkeypatch) -> None:
+    monkeypatch.setattr("forge.adapters.signals.logs.AT_ONCE", 10_000)
+    for version in ("v1", "v2"):
+        logs.write("INFO up", version=version)
+        logs.count(version)
+    logs.write(*["ERROR flood"] * 20_000, "INFO")
+    logs.write("ERROR one", "INFO", version="v2")
+    found = logs.source._read(["v1", "v2"], 1.0)
+    assert found["v2"].log_errors == 1
+    assert (found["v1"].log_errors or 0) > 100
+
+
+def test_a_flood_is_counted_whole_and_sorted_in_part(logs: Logs) -> None:
+    logs.write("INFO up")
+    logs.count()
+    logs.write(*["ERROR flood"] * 5_000, "INFO")
+    assert logs.count() == 5_000
+    (kind,) = logs.source._read(["v1"], 2.0)["v1"].templates
+    assert kind.lines == 1_000
+
+
 def test_a_file_without_line_ends_is_not_kept_in_memory(logs: Logs) -> None:
     logs.write("x" * 3_000_000, end="")
     assert logs.count(looks=4) == 0

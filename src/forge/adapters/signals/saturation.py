@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,12 @@ from forge.model.traffic import Gauge
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
-SHORTEST = 0.2
-"""Seconds between two looks that tell how much processor time was used in between."""
+WINDOW = 10.0
+"""Seconds over which processor time is averaged: a moment's burst is no saturation."""
+SHORTEST = 1.0
+"""Seconds of looks before which nothing is said of processor time."""
+LOOKS = 100
+"""Looks within the window that are remembered."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -31,9 +36,8 @@ class Saturation:
 
     def __init__(self) -> None:
         self._limits: dict[str, Limits] = {}
-        self._last: dict[str, tuple[float, float]] = {}
+        self._looks: dict[str, list[tuple[float, float]]] = {}
         """When a replica was looked at, and the CPU seconds that it had used, by process."""
-        self._cores: dict[str, float] = {}
 
     def take(
         self, processes: dict[str, dict[str, int]], stats: list[ProcessStat], version_ids: list[str], now: float
@@ -41,6 +45,7 @@ class Saturation:
         """Return the gauges of each version; `now` only tells how much time has passed."""
         roots = [pid for version in version_ids for pid in processes.get(version, {}).values()]
         members = trees(roots, stats)
+        _limits_of_groups.cache_clear()  # what is read once for all replicas of one look may be changed by the next
         alive: set[str] = set()
         found = {}
         for version in version_ids:
@@ -56,8 +61,7 @@ class Saturation:
                 max((one for several in gauges for one in several if one.name == name), key=_fullness) for name in names
             )
         self._limits = {key: limits for key, limits in self._limits.items() if key in alive}
-        self._last = {key: last for key, last in self._last.items() if key in alive}
-        self._cores = {key: cores for key, cores in self._cores.items() if key in alive}
+        self._looks = {key: looks for key, looks in self._looks.items() if key in alive}
         return found
 
     def _replica(self, root: ProcessStat, tree: list[ProcessStat], now: float) -> list[Gauge]:
@@ -75,15 +79,13 @@ class Saturation:
         return [*gauges, max(files, key=_fullness)] if files else gauges
 
     def _used(self, key: str, seconds: float, now: float) -> float | None:
-        """Return how many cores were busy since the last look; None at the first one."""
-        before = self._last.get(key)
-        if before is not None and now - before[0] < SHORTEST:
-            return self._cores.get(key)
-        self._last[key] = (now, seconds)
-        if before is None:
-            return None
-        self._cores[key] = round(max(0.0, seconds - before[1]) / (now - before[0]), 4)
-        return self._cores[key]
+        """Return how many cores were busy within the window; None as long as it is too short to tell."""
+        looks = [*self._looks.get(key, ())[-LOOKS:], (now, seconds)]
+        while len(looks) > 2 and looks[1][0] <= now - WINDOW:
+            looks.pop(0)
+        self._looks[key] = looks
+        since, before = looks[0]
+        return round(max(0.0, seconds - before) / (now - since), 4) if now - since >= SHORTEST else None
 
 
 def _fullness(gauge: Gauge) -> float:
@@ -114,7 +116,13 @@ def limits_of(pid: int, cgroups: Path = _CGROUPS) -> Limits:
         groups = (_PROC / str(pid) / "cgroup").read_text()
     except OSError:
         groups = ""
-    memory = _machine_memory()
+    narrowest = _limits_of_groups(groups, cgroups)
+    return Limits(min(cores, narrowest.cores), narrowest.memory, narrowest.threads)
+
+
+@lru_cache(maxsize=64)
+def _limits_of_groups(groups: str, cgroups: Path) -> Limits:
+    cores, memory = math.inf, _machine_memory()
     threads: int | None = None
     for folder in _folders(groups, cgroups):
         cores = min(cores, _cores(folder) or cores)

@@ -54,11 +54,23 @@ def test_processor_time_between_two_looks(limited) -> None:
     assert gauges(found["v1"])["cpu"] == Gauge("cpu", 1.5, 2.0)
 
 
-def test_two_looks_in_a_row_tell_what_the_last_one_told(limited) -> None:
+def test_processor_time_is_that_of_a_window_and_not_of_a_moment(limited) -> None:
     look = Saturation()
-    for at, used in ((1.0, 1.0), (2.0, 2.0), (2.01, 2.5)):
-        found = look.take({"v1": {"1": 10}}, [stat(10, used)], ["v1"], at)
-    assert gauges(found["v1"])["cpu"].value == 1.0
+    told = []
+    for at in range(30):
+        used = 5.0 if at > 20 else 0.0  # a burst of five seconds of processor time, all at once
+        told.append(gauges(look.take({"v1": {"1": 10}}, [stat(10, used)], ["v1"], float(at))["v1"]).get("cpu"))
+    assert told[0] is None
+    assert [gauge.value for gauge in told[1:21]] == [0.0] * 20
+    assert {gauge.value for gauge in told[21:]} == {0.5}
+
+
+def test_many_looks_at_once_tell_nothing_too_early_and_are_bounded(limited) -> None:
+    look = Saturation()
+    for number in range(1000):
+        found = look.take({"v1": {"1": 10}}, [stat(10, 1.0)], ["v1"], number / 10_000)
+    assert "cpu" not in gauges(found["v1"])
+    assert len(look._looks["10/100"]) <= saturation.LOOKS + 1
 
 
 def test_a_new_process_under_an_old_number_begins_anew(limited) -> None:
@@ -66,7 +78,7 @@ def test_a_new_process_under_an_old_number_begins_anew(limited) -> None:
     look.take({"v1": {"1": 10}}, [stat(10, 50.0)], ["v1"], 1.0)
     other = ProcessStat(10, "S", 1, 10, 999, 0.5, MB)
     assert "cpu" not in gauges(look.take({"v1": {"1": 10}}, [other], ["v1"], 2.0)["v1"])
-    assert list(look._last) == ["10/999"], "what is gone is forgotten"
+    assert list(look._looks) == ["10/999"], "what is gone is forgotten"
 
 
 def test_a_version_without_processes_has_no_gauges(limited) -> None:
@@ -88,7 +100,7 @@ def test_a_real_process(tmp_path: Path) -> None:
             look = Saturation()
             processes = {"v1": {"1": process.pid}}
             look.take(processes, all_stats(), ["v1"], time.monotonic())
-            time.sleep(0.5)
+            time.sleep(1.05)
             found = gauges(look.take(processes, all_stats(), ["v1"], time.monotonic())["v1"])
         finally:
             process.kill()

@@ -19,6 +19,8 @@ from forge.model.traffic import Sample
 
 PATIENCE = 4.5
 """Seconds that one source may take for one reading: less than the engine waits for all."""
+GOOD_FOR = 15.0
+"""Seconds for which a reading tells of now when it does not say itself."""
 _FIELDS: dict[Field, tuple[str, ...]] = {
     "requests": ("requests", "errors"),
     "latency": ("latency",),
@@ -52,8 +54,8 @@ class CombinedSignals:
         if not counting:
             raise DependencyFailed("none of the sources counts requests", hint="add one that does to `signals`")
         told = readings[counting]
-        if isinstance(told, str):
-            raise DependencyFailed(told)
+        if isinstance(told, ForgeError):
+            raise DependencyFailed(told.message, hint=told.hint)
         return {
             version: self._sample(version, told[version], readings, now)
             for version in version_ids
@@ -81,14 +83,14 @@ class CombinedSignals:
         """Let go of every source's connections."""
         await asyncio.gather(*(source.close() for _, source in self.sources))
 
-    async def _ask(self, source: Source, version_ids: list[str], now: float) -> dict[str, Reading] | str:
+    async def _ask(self, source: Source, version_ids: list[str], now: float) -> dict[str, Reading] | ForgeError:
         try:
             async with asyncio.timeout(PATIENCE):
                 return await source.read(version_ids, now)
         except TimeoutError:
-            return f"no answer within {PATIENCE:g} s"
+            return DependencyFailed(f"no answer within {PATIENCE:g} s")
         except ForgeError as error:
-            return error.message
+            return error
 
     async def _examine(self, source: Source, version_ids: list[str], now: float) -> list[QueryResult]:
         try:
@@ -100,19 +102,23 @@ class CombinedSignals:
             return [QueryResult("", "", problem=error.message)]
 
     def _sample(
-        self, version: str, counts: Reading, readings: Mapping[str, dict[str, Reading] | str], now: float
+        self, version: str, counts: Reading, readings: Mapping[str, dict[str, Reading] | ForgeError], now: float
     ) -> Sample:
         values: dict[str, Any] = {}
         lacks: list[str] = []
         at = counts.at if counts.at is not None else now
         for name, source in self.sources:
             answer = readings[name]
-            if isinstance(answer, str):
-                lacks.append(f"{name}: {answer}")
+            if isinstance(answer, ForgeError):
+                lacks.append(f"{name}: {answer.message}")
                 continue
             reading = answer.get(version)
             if reading is None:
                 lacks.append(f"{name}: nothing of {version}")
+                continue
+            if (age := _too_old(reading, now)) and name != self._owner["requests"]:
+                # That of the requests is told by the sample's own time.
+                lacks.append(f"{name}: its newest data of {version} is {age:.0f} s old")
                 continue
             for field in source.gives:
                 if self._owner.get(field) == name:
@@ -123,3 +129,9 @@ class CombinedSignals:
         if counts.good_for is not None:
             sample = replace(sample, good_for=counts.good_for)
         return replace(sample, **{key: value for key, value in values.items() if key not in ("requests", "errors")})
+
+
+def _too_old(reading: Reading, now: float) -> float:
+    """Return the age of what a source told, in seconds, when that is too old to tell of now; else 0."""
+    age = now - reading.at if reading.at is not None else 0.0
+    return age if age > (reading.good_for if reading.good_for is not None else GOOD_FOR) else 0.0

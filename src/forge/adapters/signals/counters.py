@@ -54,12 +54,12 @@ class CounterSums:
         for _, name, key in oldest[: count - SERIES_KEPT]:
             del self._seen[name][key]
             if not self._seen[name]:
-                del self._seen[name], self._sums[name]
+                del self._seen[name]  # its sum stays: it may come back, and never falls
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`."""
         seen = {name: {key: [one.last, one.at] for key, one in series.items()} for name, series in self._seen.items()}
-        return {"sums": self._sums, "seen": seen}
+        return {"sums": dict(self._sums), "seen": seen}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from `state`; one that does not fit is ignored."""
@@ -88,12 +88,15 @@ class IntervalSums:
         self._sums: dict[str, float] = {}
         self._counted: dict[str, dict[int, float]] = {}
         self._from: float | None = None
+        self._newest = 0.0
 
     def since(self, now: float) -> float:
         """Return the beginning of the first interval to ask for; the very first reading starts at the current one."""
         if self._from is None:
             self._from = math.floor(now / self.step) * self.step
-        return max(self._from, math.floor((now - LATE) / self.step) * self.step)
+        # Not before what was forgotten, also when a clock that ran ahead is set back: nothing counts twice.
+        self._newest = max(self._newest, now)
+        return max(self._from, math.floor((self._newest - LATE) / self.step) * self.step)
 
     def take(self, readings: Mapping[str, Mapping[float, float]], now: float) -> dict[str, float]:
         """Add one answer, {name: {beginning of the interval: count}}; return the sums of these names."""
@@ -108,14 +111,15 @@ class IntervalSums:
                 total += count - counted.get(slot, 0.0)
                 counted[slot] = count
             self._sums[name] = total
-            oldest = math.floor((now - LATE) / self.step) - 1
-            self._counted[name] = {slot: count for slot, count in counted.items() if slot >= oldest}
+        oldest = math.floor((self._newest - LATE) / self.step) - 1
+        kept = {name: {slot: n for slot, n in slots.items() if slot >= oldest} for name, slots in self._counted.items()}
+        self._counted = {name: slots for name, slots in kept.items() if slots}
         return {name: self._sums[name] for name in readings}
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`."""
         counted = {name: [[slot, count] for slot, count in slots.items()] for name, slots in self._counted.items()}
-        return {"from": self._from, "sums": self._sums, "counted": counted}
+        return {"from": self._from, "newest": self._newest, "sums": dict(self._sums), "counted": counted}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from `state`; one that does not fit is ignored."""
@@ -123,11 +127,12 @@ class IntervalSums:
             saved = msgspec.convert(state, _SavedIntervals)
         except msgspec.ValidationError:
             return
-        self._from, self._sums = saved.begin, saved.sums
+        self._from, self._newest, self._sums = saved.begin, saved.newest, saved.sums
         self._counted = {name: dict(slots) for name, slots in saved.counted.items()}
 
 
 class _SavedIntervals(msgspec.Struct, rename={"begin": "from"}):
     begin: float | None = None
+    newest: float = 0.0
     sums: dict[str, float] = {}
     counted: dict[str, list[tuple[int, float]]] = {}

@@ -50,6 +50,7 @@ class StoreClient:
         self._secrets = secrets
         self._client: httpx.AsyncClient | None = None
         self._credentials: dict[str, str] | None = None
+        self._secret_values: set[str] = set()
 
     async def json(
         self,
@@ -67,7 +68,7 @@ class StoreClient:
         )
         try:
             answer = msgspec.json.decode(content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             told = f" ({kind})" if kind else ""
             raise self.failed(
                 f"answered {status} with something that is not JSON{told}: {_shown(content)}",
@@ -98,6 +99,8 @@ class StoreClient:
             raise self.failed(f"cannot be asked: {error or type(error).__name__}") from None
         except httpx.InvalidURL as error:
             raise self.failed(f"cannot be asked: {error}") from None
+        except UnicodeError:
+            raise self.failed("cannot be asked: a header, or a secret in one, has characters beyond ASCII") from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -107,6 +110,8 @@ class StoreClient:
 
     def failed(self, words: str, hint: str = "") -> DependencyFailed:
         """Return the error that says it of this store."""
+        for value in self._secret_values:
+            words = words.replace(value, "***")  # a store may repeat what it was sent
         return DependencyFailed(f"{self.name} at {_without_user(self.config.url)} {words}", hint=hint)
 
     async def _ask(
@@ -157,14 +162,23 @@ class StoreClient:
         if self._credentials is None:
             config, found = self.config, {}
             if config.bearer:
-                found["Authorization"] = f"{config.scheme} {await self._secrets(config.bearer)}"
+                found["Authorization"] = f"{config.scheme} {await self._secret(config.bearer)}"
             elif config.user:
-                password = await self._secrets(config.password) if config.password else ""
-                found["Authorization"] = "Basic " + base64.b64encode(f"{config.user}:{password}".encode()).decode()
+                password = await self._secret(config.password) if config.password else ""
+                encoded = base64.b64encode(f"{config.user}:{password}".encode()).decode()
+                self._secret_values.add(encoded)
+                found["Authorization"] = f"Basic {encoded}"
             for header, secret in config.secret_headers.items():
-                found[header] = await self._secrets(secret)
+                found[header] = await self._secret(secret)
             self._credentials = found
         return self._credentials
+
+    async def _secret(self, name: str) -> str:
+        """Return a secret without the line end that files have; from now on no message shows it."""
+        value = (await self._secrets(name)).strip()
+        if value:
+            self._secret_values |= {value, repr(value)[1:-1]}
+        return value
 
     def _followed(self, url: str, location: str) -> str:
         """Return where a redirect leads; credentials are never taken to another host."""

@@ -7,19 +7,18 @@ between two looks is understood, which no `rate()` over a sum could.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from forge.adapters.signals.base import Field, QueryResult, Reading, Source
 from forge.adapters.signals.http import HttpConfig, StoreClient
 from forge.adapters.signals.prometheus_api import PrometheusApi, Series, number
-from forge.adapters.signals.prometheus_counters import RangeCounters, series_key
+from forge.adapters.signals.prometheus_counters import GONE, RangeCounters, series_key
 from forge.adapters.signals.prometheus_histograms import Histograms
 from forge.adapters.signals.prometheus_own import OwnGauge, OwnQueries
 from forge.adapters.signals.prometheus_presets import PRESETS, Preset
-from forge.adapters.signals.queried import filled
+from forge.adapters.signals.prometheus_versions import EXACTLY, Versions
 from forge.adapters.signals.registry import SourceContext
 from forge.model.errors import ForgeError
 from forge.model.plan import SourcePlan
@@ -67,6 +66,7 @@ class PrometheusSource:
         self._histograms = Histograms(self._preset.unit if self._preset else 1.0)
         self._own = OwnQueries(api, environment, config.values, config.gauges, config.saturation, config.pods)
         self._read_at: float | None = None
+        self._asked: dict[str, float] = {}
 
     @property
     def gives(self) -> frozenset[Field]:
@@ -94,9 +94,10 @@ class PrometheusSource:
         self._read_at = now
         if self._preset is None:
             return {version: reading for version, reading in answered.items() if reading.values or reading.gauges}
-        patterns = {version: re.compile(self._pattern(self._preset, version)) for version in version_ids}
-        replicas, newest = self._count(self._preset, counted, patterns, now)
-        self._histograms.take(timed, lambda labels: _version_of(labels.get(self._label, ""), patterns), now)
+        versions = self._versions(self._preset, version_ids)
+        replicas, newest = self._count(self._preset, counted, versions, now)
+        self._histograms.take(timed, versions, now)
+        self._forget(version_ids, now)
         return {
             version: msgspec.structs.replace(
                 answered[version],
@@ -126,15 +127,17 @@ class PrometheusSource:
         """Return the ids of traces that exemplars of the version's requests name, newest first."""
         if self._preset is None or not self._preset.histogram:
             return []
-        selector = self._selector(self._preset, f"{self._preset.histogram}_bucket", [version])
-        found = await self._api.exemplars(selector, start, end)
-        ids = (one.labels.get("trace_id") or one.labels.get("traceID", "") for one in found)
+        selectors = self._selectors(self._preset, f"{self._preset.histogram}_bucket", [version])
+        found = await asyncio.gather(*(self._api.exemplars(selector, start, end) for selector in selectors))
+        newest = sorted((one for more in found for one in more), key=lambda one: -one.timestamp)
+        ids = (one.labels.get("trace_id") or one.labels.get("traceID", "") for one in newest)
         return [*dict.fromkeys(trace for trace in ids if trace)]
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`. See Source."""
         return {
-            "counters": self._counters.state(), "histograms": self._histograms.state(), "read_at": self._read_at
+            "counters": self._counters.state(), "histograms": self._histograms.state(), "read_at": self._read_at,
+            "asked": dict(self._asked),
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -145,15 +148,11 @@ class PrometheusSource:
             return
         self._counters.restore(saved.counters)
         self._histograms.restore(saved.histograms)
-        self._read_at = saved.read_at
+        self._read_at, self._asked = saved.read_at, saved.asked
 
     async def close(self) -> None:
         """Let go of connections. See Source."""
         await self._api.close()
-
-    @property
-    def _label(self) -> str:
-        return self._preset.version if self._preset else ""
 
     async def _samples(self, version_ids: list[str], now: float) -> tuple[list[Series], list[Series]]:
         """Return the raw series of requests, and those of their durations (classic and native histograms)."""
@@ -163,33 +162,48 @@ class PrometheusSource:
         window = self._window(now)
         metrics = [preset.counter]
         metrics += [f"{preset.histogram}_bucket", preset.histogram] if preset.histogram else []
-        found = await asyncio.gather(
-            *(self._api.raw(self._selector(preset, metric, version_ids), window, now) for metric in metrics)
-        )
-        return found[0], [series for more in found[1:] for series in more]
+        asked = [(metric, one) for metric in metrics for one in self._selectors(preset, metric, version_ids)]
+        found = await asyncio.gather(*(self._api.raw(selector, window, now) for _, selector in asked))
+        counted: list[Series] = []
+        timed: list[Series] = []
+        for (metric, _), series in zip(asked, found, strict=True):
+            (counted if metric == preset.counter else timed).extend(series)
+        return counted, timed
 
     def _window(self, now: float) -> float:
         """Return how many seconds of samples to read: since the last look, and never fewer than two scrapes."""
         since = now - self._read_at if self._read_at is not None and self._read_at <= now else 0.0
         return min(LONGEST_GAP, max(2.5 * self._interval, since + 1.5 * self._interval))
 
-    def _selector(self, preset: Preset, metric: str, version_ids: Iterable[str]) -> str:
-        patterns = "|".join(self._pattern(preset, version) for version in version_ids)
-        escaped = patterns.replace("\\", "\\\\").replace('"', '\\"')
-        matchers = [f'{preset.version}=~"{escaped}"', preset.match, self._match]
-        return f"{metric}{{{','.join(matcher for matcher in matchers if matcher)}}}"
+    def _selectors(self, preset: Preset, metric: str, version_ids: list[str]) -> list[str]:
+        """Return what finds a metric of all versions: one selector, two where a label comes before another."""
+        common = ",".join(matchers for matchers in (preset.match, self._match) if matchers)
+        found = self._versions(preset, version_ids).matchers()
+        return [f"{metric}{{{matcher}{',' if common else ''}{common}}}" for matcher in found]
 
-    def _pattern(self, preset: Preset, version: str) -> str:
-        return filled(preset.pattern, version, self._environment, re.escape)
+    def _versions(self, preset: Preset, version_ids: list[str]) -> Versions:
+        return Versions(version_ids, preset.version, preset.pattern, self._environment, first=preset.first)
+
+    def _forget(self, version_ids: list[str], now: float) -> None:
+        """Let go of versions that nobody asks for any more, and of replicas that are gone."""
+        self._asked |= dict.fromkeys(version_ids, now)
+        self._asked = {version: at for version, at in self._asked.items() if now - at < GONE}
+
+        def wanted(name: str) -> bool:
+            version, _, replica = name[2:].partition(" ")
+            return version in self._asked and (not replica or self._counters.knows(f"{version} {replica}"))
+
+        self._counters.keep_only(wanted)
+        self._histograms.keep_only(self._asked.__contains__)
 
     def _count(
-        self, preset: Preset, found: list[Series], patterns: Mapping[str, re.Pattern[str]], now: float
+        self, preset: Preset, found: list[Series], versions: Versions, now: float
     ) -> tuple[dict[str, set[str]], dict[str, float]]:
         """Add up requests and errors; return who counted for each version, and how new its data is."""
         replicas: dict[str, set[str]] = {}
         newest: dict[str, float] = {}
         for series in found:
-            version = _version_of(series.metric.get(preset.version, ""), patterns)
+            version = versions.of(series.metric)
             if version is None or not series.values:
                 continue
             replica = "/".join(series.metric[label] for label in preset.replica if label in series.metric)
@@ -209,16 +223,19 @@ class PrometheusSource:
 
     async def _examined(self, name: str, metric: str, version_ids: list[str], now: float) -> QueryResult:
         assert self._preset is not None
-        query = self._selector(self._preset, metric, version_ids or ["$version"])
+        preset = self._preset
+        labels = ", ".join(label for label in (preset.version, preset.first) if label)
+        shown, *more = self._selectors(preset, metric, version_ids or ["$version"])
+        query = " or ".join(f"sum by ({labels}) ({selector})" for selector in (shown, *more))
         try:
-            found = await self._api.vector(f"sum by ({self._preset.version}) ({query})", now)
+            found = await self._api.vector(query, now)
         except ForgeError as error:
             told = f"{error.message} ({error.hint})" if error.hint else error.message
             return QueryResult(name, query, problem=told)
-        patterns = {version: re.compile(self._pattern(self._preset, version)) for version in version_ids}
+        versions = self._versions(preset, version_ids)
         values: dict[str, float | None] = dict.fromkeys(version_ids)
         for point in found:
-            version = _version_of(point.metric.get(self._preset.version, ""), patterns)
+            version = versions.of(point.metric)
             if version is not None and point.value is not None:
                 values[version] = (values[version] or 0.0) + number(point.value[1])
         return QueryResult(name, query, values)
@@ -228,6 +245,7 @@ class _Saved(msgspec.Struct):
     counters: dict[str, object] = {}
     histograms: dict[str, object] = {}
     read_at: float | None = None
+    asked: dict[str, float] = {}
 
 
 def preset_of(config: Config) -> Preset | None:
@@ -237,18 +255,13 @@ def preset_of(config: Config) -> Preset | None:
         return None
     if config.counter and not config.preset:
         base = msgspec.structs.replace(base, histogram="")
+    if config.version:
+        base = msgspec.structs.replace(base, first="", pattern=EXACTLY)
     given = {
         "counter": config.counter, "status": config.status, "failures": config.failures, "unit": config.unit,
         "histogram": config.histogram, "version": config.version, "pattern": config.pattern, "replica": config.replica,
     }  # fmt: skip
     return msgspec.structs.replace(base, **{name: value for name, value in given.items() if value})
-
-
-def _version_of(label: str, patterns: Mapping[str, re.Pattern[str]]) -> str | None:
-    """Return the version whose pattern is all of the label."""
-    if label in patterns and patterns[label].fullmatch(label):
-        return label
-    return next((version for version, pattern in patterns.items() if pattern.fullmatch(label)), None)
 
 
 def _failed(labels: Mapping[str, str], preset: Preset) -> bool:

@@ -102,10 +102,13 @@ class PrometheusApi:
             raise self._client.failed("answered in a shape that is not Prometheus'")
         if answer["status"] != "success":
             raise self._client.failed(f"does not take {query!r}: {str(answer.get('error', answer['status']))[:300]}")
-        partial = [str(words) for words in answer.get("warnings") or []]
-        if partial:
-            # A part of the answer is missing (a store of Thanos is away): sums over it would be too small.
-            raise self._client.failed(f"answered only in part: {'; '.join(partial)[:300]}")
+        # Remarks on the query itself are no gap; a store of Thanos or VictoriaMetrics that is away is one.
+        gaps = [str(words) for words in answer.get("warnings") or [] if not str(words).startswith("PromQL ")]
+        if gaps or answer.get("isPartial") is True:
+            told = "; ".join(gaps)[:300] or "a part of the store is away"
+            raise self._client.failed(
+                f"answered only in part: {told}", "what is missing would look like fewer requests"
+            )
         return answer.get("data")
 
     def _converted(self, result: Any, shape: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 GONE = 3600.0
 """Seconds after which a series, or a replica, that was not seen any more is forgotten."""
-SERIES_KEPT = 20_000
+SERIES_KEPT = 5_000
 """So many series are carried over a restart of Forge."""
 
 
@@ -53,23 +53,31 @@ class RangeCounters:
         """Remember who reported; call it after all series of one look were taken in."""
         for reporter in reporters:
             self._reporters[reporter] = now
-        self._reporters = {name: at for name, at in self._reporters.items() if now - at < GONE}
-        if len(self._last) > SERIES_KEPT:
-            self._last = {series: last for series, last in self._last.items() if now - last[0] < GONE}
+        gone = [name for name, at in self._reporters.items() if now - at >= GONE]
+        for name in gone:
+            del self._reporters[name]
+        if gone or len(self._last) > SERIES_KEPT:
+            # Later than who reported it, so that no old series is taken for one that was just born.
+            self._last = {series: last for series, last in self._last.items() if now - last[0] < 2 * GONE}
 
     def total(self, name: str) -> int:
         """Return the sum of a name so far."""
         return round(self._totals.get(name, 0.0))
 
-    def keep_only(self, wanted: Iterable[str]) -> None:
-        """Forget the sums of names that are not asked for any more."""
-        names = set(wanted)
-        self._totals = {name: total for name, total in self._totals.items() if name in names}
+    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+        """Forget the sums of names that are not wanted any more."""
+        self._totals = {name: total for name, total in self._totals.items() if wanted(name)}
+
+    def knows(self, reporter: str) -> bool:
+        """Tell whether it reported lately."""
+        return reporter in self._reporters
 
     def state(self, *, with_series: bool = True) -> dict[str, object]:
         """Return JSON data for `restore`; without series each begins at its next sample."""
         newest = sorted(self._last.items(), key=lambda item: -item[1][0])[:SERIES_KEPT] if with_series else []
-        return {"totals": self._totals, "last": {key: [*last] for key, last in newest}, "reporters": self._reporters}
+        # Without all of its series a reporter would look as if the others had just been born.
+        reporters = dict(self._reporters) if len(newest) == len(self._last) else {}
+        return {"totals": dict(self._totals), "last": {key: [*last] for key, last in newest}, "reporters": reporters}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from `state`; one that does not fit is ignored."""
@@ -77,9 +85,7 @@ class RangeCounters:
             saved = msgspec.convert(state, _Saved)
         except msgspec.ValidationError:
             return
-        self._totals, self._last = saved.totals, saved.last
-        # Without its series a reporter would look as if all of them had just been born.
-        self._reporters = saved.reporters if saved.last else {}
+        self._totals, self._last, self._reporters = saved.totals, saved.last, saved.reporters
 
 
 class _Saved(msgspec.Struct):

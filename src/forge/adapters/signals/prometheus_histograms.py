@@ -7,8 +7,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 
+import msgspec
+
 from forge.adapters.signals.prometheus_api import NativeHistogram, Series, number
 from forge.adapters.signals.prometheus_counters import RangeCounters, series_key
+from forge.adapters.signals.prometheus_versions import Versions
 
 BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf,
@@ -24,11 +27,11 @@ class Histograms:
         self._counters = RangeCounters()
         self._bounds: dict[str, list[float]] = {}
 
-    def take(self, found: list[Series], version_of: Callable[[Mapping[str, str]], str | None], now: float) -> None:
+    def take(self, found: list[Series], versions: Versions, now: float) -> None:
         """Take in the raw series of one look."""
         reporters = set()
         for series in found:
-            version = version_of(series.metric)
+            version = versions.of(series.metric)
             if version is None:
                 continue
             labels = {name: value for name, value in series.metric.items() if name not in ("le", "__name__")}
@@ -51,6 +54,11 @@ class Histograms:
             rows.append((bound, max(count, rows[-1][1] if rows else 0)))
         return tuple(rows)
 
+    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+        """Forget versions that are not wanted any more."""
+        self._bounds = {version: bounds for version, bounds in self._bounds.items() if wanted(version)}
+        self._counters.keep_only(lambda name: name.split(" ", 1)[1] in self._bounds)
+
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`: the sums, not the many series; each goes on at its next sample."""
         bounds = {
@@ -62,11 +70,14 @@ class Histograms:
         """Go on from `state`."""
         self._counters.restore(state)
         held = state.get("bounds")
-        if isinstance(held, dict):
-            self._bounds = {
-                str(version): sorted(math.inf if bound is None else float(bound) for bound in bounds)
-                for version, bounds in held.items()
-            }
+        try:
+            known = msgspec.convert(held, dict[str, list[float | None]])
+        except msgspec.ValidationError:
+            return
+        self._bounds = {
+            version: sorted(math.inf if bound is None else bound for bound in bounds)
+            for version, bounds in known.items()
+        }
 
     def _add(self, version: str, bound: float, key: str, series: Series, reporter: str) -> None:
         self._known(version, bound)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import msgspec
 from forge.adapters.signals.base import QueryResult, Reading
 from forge.adapters.signals.prometheus_api import PrometheusApi, number
 from forge.adapters.signals.prometheus_presets import KUBERNETES, KUBERNETES_VALUES
+from forge.adapters.signals.prometheus_versions import loosely
 from forge.adapters.signals.queried import backslashed, filled
 from forge.model.errors import ForgeError
 from forge.model.traffic import Gauge
@@ -118,7 +118,7 @@ class OwnQueries:
         return max((one for one in numbers if math.isfinite(one)), default=None)
 
     def _filled(self, query: str, version: str) -> str:
-        pods = filled(self._pods, version, self._environment, re.escape)
+        pods = filled(self._pods, version, self._environment, loosely)
         query = query.replace("$pods", backslashed(pods))
         return filled(query, version, self._environment, backslashed)
 

@@ -23,6 +23,8 @@ class Preset(msgspec.Struct, frozen=True):
     pattern: str = "$version"
     replica: tuple[str, ...] = ("pod", "instance")
     match: str = ""
+    first: str = ""
+    """A label that tells the version instead where it is not empty."""
 
 
 PRESETS = {
@@ -34,22 +36,23 @@ PRESETS = {
     # Envoy Gateway names clusters httproute/NAMESPACE/ROUTE/rule/N: a version needs a route of its own.
     "envoy_gateway": Preset(
         "envoy_cluster_upstream_rq_xx", ("envoy_response_code_class",), ("5",), "envoy_cluster_upstream_rq_time",
-        0.001, "envoy_cluster_name", "httproute/[^/]+/$version/rule/.*",
+        0.001, "envoy_cluster_name", "httproute/[^/]+/(.*[-.])?$version/rule/.*",
     ),
-    # Istio: "Istio Standard Metrics"; reported by the caller's side.
+    # Istio: "Istio Standard Metrics"; reported by the caller's side. Code 0: there was no answer.
     "istio": Preset(
-        "istio_requests_total", ("response_code",), ("5",), "istio_request_duration_milliseconds", 0.001,
+        "istio_requests_total", ("response_code",), ("5", "0"), "istio_request_duration_milliseconds", 0.001,
         "destination_version", match='reporter="source"',
     ),
-    # ingress-nginx: "Prometheus and Grafana installation", metrics of requests.
+    # ingress-nginx: "Prometheus and Grafana installation", metrics of requests. What a canary ingress served has the
+    # main ingress' `service`, and the canary's own upstream, NAMESPACE-SERVICE-PORT, as `canary`.
     "ingress_nginx": Preset(
         "nginx_ingress_controller_requests", ("status",), ("5",), "nginx_ingress_controller_request_duration_seconds",
-        1.0, "service", "[^/]*$version", replica=("controller_pod", "instance"),
+        1.0, "service", "(.*[-.])?$version(-[0-9]+)?", replica=("controller_pod", "instance"), first="canary",
     ),
     # Linkerd: "Proxy Metrics"; `classification` is success or failure.
     "linkerd": Preset(
         "response_total", ("classification",), ("failure",), "response_latency_ms", 0.001, "dst_deployment",
-        "[^/]*$version", match='direction="outbound"',
+        "(.*[-.])?$version", match='direction="outbound"', replica=("dst_pod", "pod", "instance"),
     ),
     # What client libraries of many languages count by default.
     "plain": Preset(

@@ -81,6 +81,7 @@ class PrometheusModel(StoreModel):
     replica: TextList = ()
     match: Text = ""
     interval: Duration = 15.0
+    tenant: Text = ""
     values: dict[str, Text] = Field(default_factory=dict)
     gauges: dict[str, PrometheusGaugeModel] = Field(default_factory=dict)
     saturation: Annotated[str, choice("kubernetes")] = ""
@@ -95,6 +96,10 @@ class PrometheusModel(StoreModel):
             )
         if self.histogram and not (self.preset or self.counter):
             raise wrong("has a `histogram` without a `counter`", at="histogram")
+        if self.match.strip().startswith("{"):
+            raise wrong("has a `match` in braces", """write what stands in them: `namespace="shop"`""", at="match")
+        if both := sorted({*self.values} & {*self.gauges}):
+            raise wrong(f"has a value and a gauge that are both called `{both[0]}`", at="gauges")
         if self.interval <= 0:
             raise wrong("has an `interval` of 0", "it is the time between two scrapes", at="interval")
         if VERSION not in self.pods:
@@ -111,8 +116,11 @@ class PrometheusModel(StoreModel):
 
     def config(self) -> dict[str, Any]:
         """Return the whole configuration as plain data."""
+        http = self.http()
+        if self.tenant:
+            http["headers"] = {**http["headers"], "X-Scope-OrgID": self.tenant}
         return {
-            "http": self.http(),
+            "http": http,
             "preset": self.preset,
             "counter": self.counter,
             "status": list(self.status),

@@ -51,6 +51,7 @@ class OwnSignals:
         return [
             _told("requests", {version: readings[version].requests for version in version_ids if version in readings}),
             _told("errors", {version: readings[version].errors for version in version_ids if version in readings}),
+            *_told_gauges(readings),
         ]
 
     def state(self) -> dict[str, object]:
@@ -67,3 +68,11 @@ class OwnSignals:
 
 def _told(name: str, counts: Mapping[str, int | None]) -> QueryResult:
     return QueryResult(name, OWN, dict(counts))
+
+
+def _told_gauges(readings: Mapping[str, Reading]) -> list[QueryResult]:
+    found: dict[str, dict[str, float | None]] = {}
+    for version, reading in readings.items():
+        for gauge in reading.gauges:
+            found.setdefault(gauge.name, dict.fromkeys(readings))[version] = gauge.value
+    return [QueryResult(name, OWN, values) for name, values in found.items()]

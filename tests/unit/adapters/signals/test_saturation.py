@@ -172,3 +172,9 @@ def test_gauges_and_restarts_pass_the_target_as_a_source() -> None:
     assert reading.gauges == (Gauge("memory", 1.0, 2.0),)
     assert reading.values == (("restarts", 2.0),)
     assert {"gauges", "values"} <= source.gives
+
+
+def test_gauges_are_told_to_people_too() -> None:
+    results = {one.name: one.values for one in asyncio.run(OwnSignals(One()).examine(["v1", "v2"], 1.0))}  # type: ignore[arg-type]
+    assert results["memory"] == {"v1": 1.0, "v2": 1.0}
+    assert results["requests"] == {"v1": 5, "v2": 5}

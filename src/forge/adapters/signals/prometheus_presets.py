@@ -47,7 +47,7 @@ PRESETS = {
     # main ingress' `service`, and the canary's own upstream, NAMESPACE-SERVICE-PORT, as `canary`.
     "ingress_nginx": Preset(
         "nginx_ingress_controller_requests", ("status",), ("5",), "nginx_ingress_controller_request_duration_seconds",
-        1.0, "service", "(.*[-.])?$version(-[0-9]+)?", replica=("controller_pod", "instance"), first="canary",
+        1.0, "service", "(.*[-.])?$version(-[0-9]{2,5})?", replica=("controller_pod", "instance"), first="canary",
     ),
     # Linkerd: "Proxy Metrics"; `classification` is success or failure.
     "linkerd": Preset(

@@ -267,5 +267,6 @@ def _planned_step(step: StepOutline, paint: Paint) -> Node:
         node.below += [Node(f"{paint.icon('waiting_approval')} starts {words}") for words in deploy.gates]
         node.below += [Node(words) for words in deploy.steps]
         node.below += [Node(f"back if {words}") for words in deploy.checks]
+        node.below += [Node(words) for words in deploy.judging]
     node.below += [Node(f"fails if {words}") for words in step.checks]
     return node

@@ -15,11 +15,15 @@ from forge.model.units import format_duration, format_size
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one threshold says. `exceeded` None: it cannot know yet, and `why` tells what is missing."""
+    """What one threshold says. `exceeded` None: it cannot know yet, and `why` tells what is missing.
+
+    `few`: there were requests, but fewer than it takes.
+    """
 
     exceeded: bool | None
     why: str
     data: dict[str, Any] = {}
+    few: bool = False
 
 
 class ThresholdJudge:
@@ -68,7 +72,7 @@ def examine(threshold: Threshold, arm: Series, now: float) -> Finding:
     data = {"metric": threshold.metric, "above": threshold.above, "requests": requests}
     if threshold.metric in {"error_rate", "latency"} and requests < max(1, threshold.minimum_requests):
         needed = max(1, threshold.minimum_requests)
-        return Finding(None, f"cannot know yet: {requests} of at least {needed} requests", data)
+        return Finding(None, f"cannot know yet: {requests} of at least {needed} requests", data, few=requests > 0)
     if seen is None:
         return Finding(None, "cannot know yet: fewer than two readings", data)
     return _METRICS[threshold.metric](threshold, seen, arm, data)

@@ -2,8 +2,9 @@
 how often a threshold was exceeded, and roll back when that is more often than allowed.
 
 It compares with no other version and makes no promise about false alarms; docs/judge.md 2.1 has what it costs.
-One deviation: where both roll back when the metrics are away, this rule says `inconclusive` (or, with `missing`
-set to `failed`, does as Flagger does; for comparisons on recorded data only).
+Deviations: where both roll back when the metrics are away, this rule says `inconclusive` (or, with `missing` set
+to `failed`, does as Flagger does; for comparisons on recorded data only). A look at too few requests to know is what
+Argo calls an inconclusive measurement; it is none of `count`, so that nothing is promoted unseen.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class FailureLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `interval`: seconds between looks; `initial_delay` seconds before the first (None: one interval, so that a
     window has filled). `failure_limit`: how many failures are forgiven (-1: all). `consecutive_error_limit`: how
-    many looks in a row may find nothing to measure. `count`: looks that it takes before anything goes
+    many looks in a row may find nothing to measure; `inconclusive_limit`: how many, in a row or not, may find fewer
+    requests than the check needs. `count`: looks that it takes before anything goes
     on, and after which it stops looking (None: it never stops); `iterations`: successful looks that it takes
     instead, without `count`.
     """
@@ -36,23 +38,31 @@ class FailureLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     consecutive_error_limit: int = 4
     iterations: int = 1
     missing: Literal["error", "failed"] = "error"
+    inconclusive_limit: int = 4
 
     def __post_init__(self) -> None:
         if self.interval <= 0:
             raise ValueError(f"`interval` is more than 0 seconds, not {self.interval:g}")
         if self.count is not None and self.count < 1:
             raise ValueError(f"`count` is at least 1, not {self.count}")
-        if self.failure_limit < -1 or self.consecutive_error_limit < 0:
+        if self.initial_delay is not None and self.initial_delay < 0:
+            raise ValueError(f"`initial_delay` is at least 0 seconds, not {self.initial_delay:g}")
+        if self.iterations < 1:
+            raise ValueError(f"`iterations` is at least 1, not {self.iterations}")
+        if min(self.failure_limit, self.consecutive_error_limit, self.inconclusive_limit) < -1:
             raise ValueError(
-                "`failure_limit` is at least 0, or -1 to forgive all; `consecutive_error_limit` at least 0"
+                "`failure_limit`, `consecutive_error_limit` and `inconclusive_limit` are at least 0, or -1 to forgive all"
             )
 
 
 def argo(
-    interval: float = 60.0, count: int | None = None, failure_limit: int = 0, consecutive_error_limit: int = 4
-) -> FailureLimit:
+    interval: float = 60.0, count: int | None = None, failure_limit: int = 0, consecutive_error_limit: int = 4,
+    inconclusive_limit: int = 4,
+) -> FailureLimit:  # fmt: skip
     """Return the rule of an Argo Rollouts analysis: it fails when more than `failure_limit` measurements failed."""
-    return FailureLimit(interval, None, count, failure_limit, consecutive_error_limit)
+    return FailureLimit(
+        interval, None, count, failure_limit, consecutive_error_limit, inconclusive_limit=inconclusive_limit
+    )
 
 
 def flagger(interval: float = 60.0, threshold: int = 1, iterations: int = 1) -> FailureLimit:
@@ -67,12 +77,16 @@ class Tally(msgspec.Struct, frozen=True):
     failed: int = 0
     error: int = 0
     consecutive_error: int = 0
+    inconclusive: int = 0
+    """Of fewer requests than it takes to know."""
 
-    def after(self, exceeded: bool | None) -> Tally:
-        """Return the tally with one more look; None: nothing could be measured."""
-        if exceeded is None:
-            return Tally(self.successful, self.failed, self.error + 1, self.consecutive_error + 1)
-        return Tally(self.successful + (not exceeded), self.failed + exceeded, self.error)
+    def after(self, exceeded: bool | None, *, few: bool = False) -> Tally:
+        """Return the tally with one more look; None: nothing could be measured, or `few` requests."""
+        if exceeded is not None:
+            return Tally(self.successful + (not exceeded), self.failed + exceeded, self.error, 0, self.inconclusive)
+        if few:
+            return Tally(self.successful, self.failed, self.error, 0, self.inconclusive + 1)
+        return Tally(self.successful, self.failed, self.error + 1, self.consecutive_error + 1, self.inconclusive)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -123,7 +137,10 @@ def look(
     if now < due - 0.001 or done or any(_failed(tally, settings) for tally in tallies):
         return progress
     findings = [examine(threshold, arm, now) for threshold in thresholds]
-    grown = tuple(tally.after(_exceeded(finding, settings)) for tally, finding in zip(tallies, findings, strict=True))
+    grown = tuple(
+        tally.after(_exceeded(finding, settings), few=finding.few)
+        for tally, finding in zip(tallies, findings, strict=True)
+    )
     return Progress(grown, now, tuple(finding.why for finding in findings))
 
 
@@ -137,9 +154,12 @@ def conclude(progress: Progress, settings: FailureLimit, thresholds: tuple[Thres
             forgiven = f"{tally.failed} looks found it exceeded, and {settings.failure_limit} are forgiven"
             return Verdict("rollback", f"{version}: {words} ({forgiven})", data)
     for threshold, tally, words in zip(thresholds, progress.tallies, progress.words, strict=False):
-        if tally.consecutive_error > settings.consecutive_error_limit:
-            data = {"metric": threshold.metric, **msgspec.to_builtins(tally)}
+        data = {"metric": threshold.metric, **msgspec.to_builtins(tally)}
+        if 0 <= settings.consecutive_error_limit < tally.consecutive_error:
             return Verdict("inconclusive", f"{version}: {words} ({tally.consecutive_error} looks in a row)", data)
+        if 0 <= settings.inconclusive_limit < tally.inconclusive:
+            forgiven = f"{tally.inconclusive} looks found too few requests, and {settings.inconclusive_limit} are forgiven"
+            return Verdict("inconclusive", f"{version}: {words} ({forgiven})", data)
     fewest = min((tally.successful for tally in progress.tallies), default=0)
     seen, needed, kind = fewest, settings.iterations, "successful looks"
     if settings.count is not None:

@@ -38,7 +38,7 @@ class EffectSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One metric and how it is classified. `nan`: what a missing value becomes; `outliers`: whether values beyond
-    three interquartile ranges are dropped."""
+    three interquartile ranges are dropped; `muted`: classified and shown, but no part of the score."""
 
     name: str
     groups: tuple[str, ...] = ("metrics",)

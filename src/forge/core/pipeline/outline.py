@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from forge.core.judge.wording import CHECKS_UNUSED, judge_words
 from forge.core.pipeline.graph import dependencies
 from forge.core.pipeline.order import waves
 from forge.core.policy.wording import gate_words
@@ -31,6 +32,8 @@ class DeployOutline(msgspec.Struct, frozen=True):
     """How often it waits for a person."""
     gates: tuple[str, ...] = ()
     """What the environment's policy asks for, in words."""
+    judging: tuple[str, ...] = ()
+    """What is set of the environment's judge, in words."""
 
 
 class StepOutline(msgspec.Struct, frozen=True):
@@ -133,17 +136,20 @@ def _step(step: StepPlan, plan: Plan) -> StepOutline:
 
 def _deploy(config: DeployConfig, plan: Plan) -> DeployOutline:
     strategy = config.strategy
+    judge = next((each for each in plan.environments if each.name == config.environment), EnvironmentPlan(""))
+    thresholds = () if judge.judge in CHECKS_UNUSED else strategy.thresholds
     return DeployOutline(
         environment=config.environment,
         artifact=config.artifact,
         version=config.version,
         strategy=strategy.name,
         steps=strategy_words(strategy),
-        checks=tuple(map(check_words, strategy.thresholds)),
+        checks=tuple(map(check_words, thresholds)),
         replicas=_replicas(config, plan),
         minimal_seconds=minimal_seconds(strategy) if config.wait else 0.0,
         people=sum(bool(step.until_resumed or step.approval) for step in strategy.steps) + (not strategy.auto_promote),
         gates=_gates(config.environment, plan),
+        judging=judge_words(judge.judge, judge.judge_config),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from forge.core.pipeline import leaves
 from forge.core.pipeline.schema_base import Duration, Fraction, Number, Section, choice, wrong
+from forge.core.pipeline.schema_judge_rules import FailureLimitModel, MannWhitneyModel
 from forge.model.diagnostics import did_you_mean
 
 JUDGES = ("sequential", "threshold", "failure_limit", "mann_whitney", "none")
@@ -81,8 +82,8 @@ class JudgeModel(Section):
     short_schema: ClassVar[dict[str, Any]] = {"enum": list(JUDGES)}
     sequential: SequentialModel | None = None
     threshold: RuleModel | None = None
-    failure_limit: RuleModel | None = None
-    mann_whitney: RuleModel | None = None
+    failure_limit: FailureLimitModel | None = None
+    mann_whitney: MannWhitneyModel | None = None
     no_judge: RuleModel | None = Field(default=None, alias="none")
 
     @classmethod
@@ -109,4 +110,5 @@ class JudgeModel(Section):
 
     def config(self) -> dict[str, Any]:
         """Return what is set of it as plain data."""
-        return self.sequential.config() if self.sequential is not None else {}
+        given = self.sequential or self.failure_limit or self.mann_whitney
+        return given.config() if given is not None else {}

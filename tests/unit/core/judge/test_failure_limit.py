@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge.core.judge.base import Series
-from forge.core.judge.failure_limit import FailureLimit, FailureLimitJudge, argo, flagger
+from forge.core.judge.failure_limit import FailureLimit, FailureLimitJudge, Tally, argo, flagger
 from forge.core.judge.recorded import RecordedVerdict, judge_recorded
 from forge.core.judge.registry import judge_named
 from forge.core.release.state import ReleaseState
@@ -129,3 +129,62 @@ def test_it_is_the_plain_count_of_bad_minutes(failing: set[int], limit: int) -> 
 
 def test_it_is_known_by_its_name() -> None:
     assert isinstance(judge_named("failure_limit"), FailureLimitJudge)
+
+
+class TestTooFewRequests:
+    """Argo's inconclusive measurement: something was measured, and says nothing."""
+
+    NEEDS = Strategy(thresholds=(Threshold("error_rate", 0.01, 60.0, minimum_requests=100),))
+
+    def test_as_many_as_the_limit_are_forgiven(self) -> None:
+        few = readings(minutes=15, rps=1)
+        found = said(FailureLimit(inconclusive_limit=2), few, self.NEEDS)
+        assert (found.kind, found.at) == ("inconclusive", 180.0)
+        assert found.why.endswith("(15 looks found too few requests, and 2 are forgiven)")
+        assert said(FailureLimit(inconclusive_limit=-1), few, self.NEEDS).kind == "hold"
+        assert said(FailureLimit(), few[: 60 * 4 + 30], self.NEEDS).kind == "hold"
+
+    def test_they_need_not_be_in_a_row_and_count_for_nothing_else(self) -> None:
+        samples, requests = [Sample(0.0, 0, 0)], 0
+        for second in range(600):
+            requests += 1 if second // 60 % 2 == 0 else 10
+            samples.append(Sample(second + 1.0, requests, 0))
+        assert said(FailureLimit(inconclusive_limit=4), samples, self.NEEDS).kind == "inconclusive"
+        found = said(FailureLimit(count=5, inconclusive_limit=5), samples, self.NEEDS)
+        assert (found.kind, found.at) == ("promote", 600.0)
+        assert found.state["tallies"][0]["inconclusive"] == 5
+
+    def test_without_any_request_it_is_missing_data(self) -> None:
+        found = said(FailureLimit(inconclusive_limit=0), readings(silent=tuple(range(15))), self.NEEDS)
+        assert (found.kind, found.at) == ("inconclusive", 300.0)
+        assert "looks in a row" in found.why
+
+    def test_a_look_that_knows_forgets_missing_data_but_not_those(self) -> None:
+        tally = Tally().after(None).after(None, few=True).after(None, few=True).after(False).after(None)
+        assert tally == Tally(successful=1, error=2, consecutive_error=1, inconclusive=2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"interval": 0.0}, {"interval": -1.0}, {"initial_delay": -1.0}, {"count": 0}, {"iterations": 0},
+        {"failure_limit": -2}, {"consecutive_error_limit": -2}, {"inconclusive_limit": -2},
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FailureLimit(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_state_of_before_is_read() -> None:
+    """Releases under way keep their tallies when Forge is updated."""
+    old = {
+        "tallies": [{"successful": 3, "failed": 1, "error": 0, "consecutive_error": 0}],
+        "looked_at": 60.0,
+        "words": ["w"],
+    }
+    verdict, state = FailureLimitJudge(argo(failure_limit=1)).judge(
+        old, ReleaseState("r-1", "1.4", MINUTE), Series("1.4"), Series("1.3"), 61.0
+    )
+    assert verdict.kind == "promote"
+    assert state["tallies"][0]["inconclusive"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge.core.judge.base import Series
-from forge.core.judge.canary_analysis import AnalysisSettings, MannWhitneyJudge
+from forge.core.judge.canary_analysis import AnalysisSettings, MannWhitneyJudge, values_needed
+from forge.core.judge.mann_whitney import mann_whitney
 from forge.core.judge.recorded import RecordedVerdict, judge_recorded
 from forge.core.judge.registry import judge_named
 from forge.core.judge.scoring import EffectSize, Metric, Result, classify, score
@@ -253,3 +255,97 @@ class TestJudge:
 def test_recorded_readings_are_needed() -> None:
     with pytest.raises(ValueError, match=r"no readings of 1\.4"):
         judge_recorded(MannWhitneyJudge(), [], [], version="1.4")
+
+
+def measured(
+    *, cpu: float = 1.0, memory: int | None = 100, queue: float | None = 3.0, minutes: int = 16
+) -> list[Sample]:
+    """A reading every 10 s of 200 requests; `cpu`: cores of all replicas together."""
+    return [
+        Sample(
+            10.0 * i, 200 * i, 2 * i, ((0.1, 100 * i), (0.2, 190 * i), (1e308, 200 * i)), 10.0 * i * cpu, memory,
+            values=(("queue", queue),) if queue is not None else (),
+        )
+        for i in range(minutes * 6 + 1)
+    ]  # fmt: skip
+
+
+class TestMetrics:
+    """What can be compared beside errors and the p99 latency."""
+
+    @pytest.mark.parametrize(
+        ("name", "worse"),
+        [("cpu", {"cpu": 2.0}), ("memory", {"memory": 300}), ("value:queue", {"queue": 9.0})],
+    )
+    def test_each_is_found(self, name: str, worse: dict[str, Any]) -> None:
+        settings = AnalysisSettings(metrics=(Metric(name, ("own",)),))
+        assert said(measured(), measured(), settings).kind == "promote"
+        found = said(measured(**worse), measured(), settings)
+        assert (found.kind, found.at) == ("rollback", 300.0)
+        assert f"{name} High" in found.why
+
+    def test_quantiles(self) -> None:
+        names = ("latency_p50", "latency_p90", "latency_p99", "latency_p99.9")
+        settings = AnalysisSettings(metrics=tuple(Metric(name, (name,)) for name in names))
+        state = said(measured(), measured(), settings).state
+        assert {name: values[0] for name, values in state["arm"].items()} == {
+            "latency_p50": 0.1, "latency_p90": pytest.approx(0.1 + 0.1 * 80 / 90), "latency_p99": 0.2, "latency_p99.9": 0.2,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["memory", "value:queue", "cpu"])
+    def test_what_nobody_measures_is_no_pass(self, name: str) -> None:
+        missing = [msgspec.structs.replace(sample, cpu_seconds=None, memory=None, values=()) for sample in measured()]
+        settings = AnalysisSettings(metrics=(Metric(name, ("own",), must_have_data=True),))
+        assert said(missing, missing, settings).kind == "inconclusive"
+        assert said(measured(), missing, settings).kind == "inconclusive"
+
+    def test_nothing_is_left_when_nothing_was_ever_measured(self) -> None:
+        settings = AnalysisSettings(metrics=(Metric("value:other", ("own",)),))
+        found = said(measured(), measured(), settings)
+        assert (found.kind, found.at) == ("inconclusive", 900.0)
+
+    def test_a_fall_is_found_where_it_matters(self) -> None:
+        settings = AnalysisSettings(metrics=(Metric("value:queue", ("own",), "decrease"),))
+        assert "value:queue Low" in said(measured(queue=1.0), measured(), settings).why
+        assert said(measured(queue=9.0), measured(), settings).kind == "promote"
+
+    def test_confidence_and_tolerance_are_those_of_the_settings(self) -> None:
+        arm, stable = traffic(0.2, seed=1), traffic(0.01, seed=2)
+        sure = AnalysisSettings(confidence=0.999, interval=480.0, metrics=(Metric("error_rate", ("errors",)),))
+        assert values_needed(0.999) == 7
+        assert said(arm, stable, sure).at == 480.0
+        early = AnalysisSettings(confidence=0.999, metrics=(Metric("error_rate", ("errors",)),))
+        assert said(arm[:301], stable, early).kind == "hold"
+        assert said(arm, stable, early).kind == "rollback"
+        lax = AnalysisSettings(tolerance=1.0, metrics=(Metric("error_rate", ("errors",)),))
+        assert said(arm, stable, lax).kind == "promote"
+
+    def test_marginal_at_the_end_may_wait_for_a_person(self) -> None:
+        settings = AnalysisSettings(weights={"errors": 20.0, "latency": 80.0}, at_marginal="pause")
+        found = said(traffic(0.2, seed=14), traffic(0.01, seed=15), settings)
+        assert (found.kind, found.at) == ("inconclusive", 900.0)
+        assert found.data["summary"] == "Marginal"
+
+    @given(st.floats(0.5, 0.99999))
+    def test_as_many_values_as_needed_have_an_interval_and_fewer_have_none(self, confidence: float) -> None:
+        count = values_needed(confidence)
+        values = [float(i) for i in range(2 * count)]
+        assert mann_whitney(values[::2], values[1::2], confidence).interval is not None
+        if count > 1:
+            assert mann_whitney(values[2::2], values[3::2], confidence).interval is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"step": 0.0}, "step"), ({"step": 301.0, "interval": 400.0}, "step"), ({"interval": 30.0}, "interval"),
+        ({"lifetime": 200.0}, "lifetime"), ({"marginal": 96.0}, "marginal"), ({"passing": 101.0}, "marginal"),
+        ({"confidence": 1.0}, "confidence"), ({"tolerance": 1.5}, "tolerance"), ({"metrics": ()}, "metrics"),
+        ({"metrics": (Metric("cpu"), Metric("cpu"))}, "metrics"), ({"metrics": (Metric("latency_p0"),)}, "no metric"),
+        ({"metrics": (Metric("value:"),)}, "no metric"), ({"weights": {"cpu": 10.0}}, "weights"),
+        ({"weights": {"errors": 60.0, "latency": 60.0}}, "weights"), ({"confidence": 0.9999, "lifetime": 420.0}, "confidence"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AnalysisSettings(**wrong)

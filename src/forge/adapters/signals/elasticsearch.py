@@ -128,7 +128,8 @@ class ElasticsearchStore:
         if not isinstance(shards, dict):
             raise misshapen(self._name, "`_shards`")
         if shards.get("failed"):
-            reason = _dig((shards.get("failures") or [{}])[0], "reason", "reason")
+            failures = shards.get("failures")
+            reason = _dig(failures[0], "reason", "reason") if isinstance(failures, list) and failures else None
             told = f": {str(reason)[:200]}" if reason else ""
             raise DependencyFailed(
                 f"{self._name}: {shards['failed']} of {shards.get('total')} shards failed{told}",

@@ -99,7 +99,8 @@ class LokiStore:
             if kind != "matrix":
                 raise misshapen(self._name, "counts by time (a matrix)")
             for row in rows:
-                name = version or row.get("metric", {}).get(self._config.version, "")
+                labels = row.get("metric")
+                name = version or (labels.get(self._config.version, "") if isinstance(labels, dict) else "")
                 if name in version_ids:
                     points = found.setdefault(name, {})
                     for at, count in self._points(row):
@@ -147,7 +148,7 @@ class LokiStore:
     def _points(self, row: Mapping[str, Any]) -> list[tuple[float, float]]:
         try:
             found = [(float(at), float(count)) for at, count in row["values"]]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise misshapen(self._name, "points of time and count") from None
         return [(at, count) for at, count in found if math.isfinite(at) and math.isfinite(count)]
 
@@ -155,7 +156,7 @@ class LokiStore:
         try:
             stream = msgspec.json.encode(row.get("stream", {}), order="sorted")
             found = [(int(entry[0]), str(entry[1])) for entry in row["values"]]
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             raise misshapen(self._name, "lines with their times") from None
         mark = hashlib.sha256(stream).hexdigest()[:8]
         return [

@@ -129,6 +129,18 @@ class SourcePlan(msgspec.Struct, frozen=True):
     """Where the secrets come from that `config` names."""
 
 
+class NotifierPlan(msgspec.Struct, frozen=True):
+    """Somebody who is told of releases. `config` is validated by the adapter of that `kind`."""
+
+    kind: str
+    """The adapter: `grafana`."""
+    name: str
+    """How messages call it; unique in its environment."""
+    config: dict[str, Any] = {}
+    secrets: tuple[SecretReference, ...] = ()
+    """Where the secrets come from that `config` names."""
+
+
 class EnvironmentPlan(msgspec.Struct, frozen=True):
     """Where versions live. Each section's dict is validated by the adapter of that name."""
 
@@ -146,6 +158,8 @@ class EnvironmentPlan(msgspec.Struct, frozen=True):
     """What is set of the judge, under the names of `core.judge.settings.SequentialSettings`."""
     policy: dict[str, Any] = {}
     """`max_arms` (how many versions beside stable, default 4), `on_overlap` ("overlap"|"queue"|"supersede")."""
+    notify: tuple[NotifierPlan, ...] = ()
+    """Who is told of its releases."""
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from forge.core.pipeline.draft import JobDraft, Place, draft_job
 from forge.core.pipeline.nodes import Node
 from forge.core.pipeline.schema_environment import EnvironmentModel
 from forge.core.pipeline.schema_gate import VALUE_NAME, named_values
+from forge.core.pipeline.schema_notify import NotifierModel
 from forge.core.pipeline.schema_pipeline import (
     EnvironmentsModel,
     JobModel,
@@ -21,6 +22,7 @@ from forge.core.pipeline.schema_pipeline import (
     TemplateModel,
     TemplatesModel,
 )
+from forge.core.pipeline.schema_signals import SourceModel
 from forge.core.pipeline.templates import Bindings, bind
 from forge.core.pipeline.validate import validate
 from forge.model.diagnostics import Diagnostic, did_you_mean
@@ -196,22 +198,28 @@ def _check_environments(assembly: Assembly) -> None:
             hint = "a `deploy` step's `target:` may have them"
             message = "an environment cannot have expressions"
             assembly.problems.append(place.problem_at(fragment, "expression", message, hint=hint))
-        _check_signal_secrets(assembly, model, place)
+        _check_secrets_of(assembly, model, place)
 
 
-def _check_signal_secrets(assembly: Assembly, model: EnvironmentModel, place: Place) -> None:
-    """A source names the secrets that it needs; each must be declared."""
+def _check_secrets_of(assembly: Assembly, model: EnvironmentModel, place: Place) -> None:
+    """A source of signals, or somebody who is told, names the secrets that it needs; each must be declared."""
     known = tuple(assembly.pipeline.secrets) if assembly.pipeline else ()
-    for index, source in enumerate(model.signals):
-        for path, name in source.secret_names():
-            if name in known or not assembly.whole:
-                continue
-            where = place.document.existing((*place.path, "signals", index, *path))
-            if len(where) == len(place.path) + 1:
-                where = place.document.existing((*place.path, "signals", *path))
-            hint = did_you_mean(name, known) or f"declare it: `secrets: [{name}]`"
-            message = f"there is no secret `{name}`"
-            assembly.problems.append(place.document.problem("unknown-secret", message, where, hint=hint))
+    sections: dict[str, tuple[SourceModel | NotifierModel, ...]] = {"signals": model.signals, "notify": model.notify}
+    needed = [
+        (section, index, path, name)
+        for section, models in sections.items()
+        for index, one in enumerate(models)
+        for path, name in one.secret_names()
+    ]
+    for section, index, path, name in needed:
+        if name in known or not assembly.whole:
+            continue
+        where = place.document.existing((*place.path, section, index, *path))
+        if len(where) == len(place.path) + 1:
+            where = place.document.existing((*place.path, section, *path))
+        hint = did_you_mean(name, known) or f"declare it: `secrets: [{name}]`"
+        message = f"there is no secret `{name}`"
+        assembly.problems.append(place.document.problem("unknown-secret", message, where, hint=hint))
 
 
 def _twice(what: str, name: str, place: Place, first: Place) -> Diagnostic:

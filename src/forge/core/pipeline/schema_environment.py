@@ -24,6 +24,7 @@ from forge.core.pipeline.schema_base import (
     wrong,
 )
 from forge.core.pipeline.schema_judge import JudgeModel
+from forge.core.pipeline.schema_notify import NotifierList, check_notifiers
 from forge.core.pipeline.schema_policy import PolicyModel
 from forge.core.pipeline.schema_signals import SourceList, check_sources
 from forge.model.configs import EnvoyRouterConfig, LocalTargetConfig, Readiness
@@ -161,15 +162,17 @@ class EnvironmentModel(Section):
     signals: SourceList = ()
     judge: JudgeModel = Field(default_factory=JudgeModel)
     policy: PolicyModel = Field(default_factory=PolicyModel)
+    notify: NotifierList = ()
 
     @model_validator(mode="after")
     def _sources(self) -> EnvironmentModel:
         if "signals" in self.model_fields_set:
             check_sources(self.signals)
+        check_notifiers(self.notify)
         return self
 
     def plan(self, name: str, secrets: Mapping[str, SecretReference] | None = None) -> EnvironmentPlan:
-        """Return it as plain data, with where the secrets of its signals come from."""
+        """Return it as plain data, with where its secrets come from."""
         only_own = all(source.kind == "envoy" for source in self.signals)
         return EnvironmentPlan(
             name=name,
@@ -179,4 +182,5 @@ class EnvironmentModel(Section):
             judge=self.judge.name,
             judge_config=self.judge.config(),
             policy=self.policy.plan(),
+            notify=tuple(notifier.plan(secrets or {}) for notifier in self.notify),
         )

@@ -23,6 +23,7 @@ import msgspec
 from forge.engine.worker import Worker
 from forge.model.decision import Action, Decision, Event, Outcome
 from forge.model.errors import StaleLease
+from forge.store.chain import Chain
 from forge.store.contract import Claim, Record
 from forge.store.database import DatabaseStore, open_store
 from forge.store.statements import Statement
@@ -205,7 +206,8 @@ def prepare() -> None:
 
     for name, module in list(sys.modules.items()):
         if name.startswith("forge.store."):
-            for statement in vars(module).values():
+            chains = [vars(value) for value in vars(module).values() if isinstance(value, Chain)]
+            for statement in [value for room in (vars(module), *chains) for value in room.values()]:
                 if isinstance(statement, Statement):
                     assert statement.sqlite
                     assert statement.postgresql

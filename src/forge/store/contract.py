@@ -231,6 +231,9 @@ class Slots(Protocol):
     async def holders(self, group: str) -> list[str]:
         """Return who holds a place now, oldest first."""
 
+    async def queue(self, group: str) -> list[str]:
+        """Return who waits for a place, in order of arrival."""
+
 
 class Store(Protocol):
     """One database. Made by `forge.store.database.open_store(url)` (`sqlite:///path` or `postgresql://…`)."""

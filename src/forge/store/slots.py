@@ -41,6 +41,9 @@ _NEXT = Statement(
 _HOLDERS = Statement(
     select(t.slots.c.holder).where(t.slots.c.name == _group, t.slots.c.held == 1).order_by(t.slots.c.arrival)
 )
+_QUEUE = Statement(
+    select(t.slots.c.holder).where(t.slots.c.name == _group, t.slots.c.held == 0).order_by(t.slots.c.arrival)
+)
 
 
 class DatabaseSlots:
@@ -83,6 +86,11 @@ class DatabaseSlots:
     async def holders(self, group: str) -> list[str]:
         """Return who holds a place now, oldest first."""
         rows = await self._database.read(lambda transaction: transaction.run(_HOLDERS, name=group))
+        return [holder for (holder,) in rows]
+
+    async def queue(self, group: str) -> list[str]:
+        """Return who waits for a place, in order of arrival."""
+        rows = await self._database.read(lambda transaction: transaction.run(_QUEUE, name=group))
         return [holder for (holder,) in rows]
 
 

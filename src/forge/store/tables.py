@@ -159,8 +159,8 @@ log_head = Table(
     Column("hash", Text, nullable=False),
 )
 
-DECISIONS_HEAD = 2
-"""The row of `log_head` that the chain of decisions ends in; row 1 is that of the events."""
+EVENTS_HEAD, DECISIONS_HEAD = 1, 2
+"""The rows of `log_head` that the two chains end in."""
 
 decisions = Table(
     "decisions",

@@ -16,6 +16,7 @@ PARTS = {
     "scale": "bench.scale",
     "false-alarms": "bench.false_alarms",
     "judge-cost": "bench.judge_cost",
+    "signals": "bench.signals",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

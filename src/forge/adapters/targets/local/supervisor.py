@@ -7,6 +7,7 @@ command only after it is on record, and a replica leaves the proxy before it is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.adapters.routers.envoy_config import cluster_name
-from forge.adapters.targets.local import logs, proxy_process, readiness, reconcile, versions
+from forge.adapters.targets.local import logs, proxy_process, readiness, reconcile, scraped, versions
 from forge.adapters.targets.local.folders import EnvironmentFolder, replace_file
 from forge.adapters.targets.local.processes import (
     ProcessIdentity,
@@ -73,6 +74,7 @@ class Supervisor:
         self._probes: dict[str, tuple[ProcessIdentity, asyncio.Task[None]]] = {}
         self._idle: dict[str, int] = {}
         self._idle_since_polls = 2
+        self._scraped = ""
 
     def update(self, state: AgentState) -> None:
         """Take a new state over, durably, and have the loop look at it."""
@@ -269,6 +271,11 @@ class Supervisor:
         for version in self.state.wishes:
             self.files.write_endpoints(version, *reconcile.endpoints(self.state, version))
         self.files.write_clusters(list(self.state.wishes), config)
+        listed = scraped.targets(self.state)
+        if listed != self._scraped:
+            with contextlib.suppress(OSError):  # who only watches is no reason to disturb the traffic
+                replace_file(self.folder.root / scraped.FILE, listed)
+                self._scraped = listed
 
     def _keep_proxy(self, now: float) -> float | None:
         """Start Envoy if it should run and does not; return when to try again."""

@@ -17,7 +17,7 @@ from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseSta
 from forge.model.decision import Action, Command, Decision, Outcome
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, StrategyStep
-from forge.model.traffic import Gauge, Observation, ReplicaCount, Sample, TrafficTable, Version
+from forge.model.traffic import Gauge, LogTemplate, Observation, ReplicaCount, Sample, TrafficTable, Version
 from forge.model.units import WHOLE
 
 START = 1_000_000.0
@@ -40,6 +40,8 @@ class Behaviour:
     leaked_per_second: float = 0.0
     """Bytes that each replica loses, of a limit of 1,000,000,000; 0: nobody measures it."""
     values: tuple[tuple[str, float], ...] = ()
+    writes: tuple[tuple[str, float], ...] = ()
+    """Kinds of error lines, and how many of each a request writes."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Counters:
     requests: int = 0
     errors: int = 0
     cpu: float = 0.0
+    lines: dict[str, float] = field(default_factory=dict)
     buckets: dict[float, int] = field(default_factory=lambda: dict.fromkeys(BOUNDS, 0))
 
 
@@ -88,6 +91,8 @@ class World:
         self.refuse: dict[str, str] = {}
         self.performed: set[str] = set()
         self.overload_allowed = False
+        self.logs_are_read = False
+        self.lacks: tuple[str, ...] = ()
         self._command = 0
 
     # --- what people do
@@ -227,8 +232,14 @@ class World:
         how = self.behaviour.get(version, Behaviour())
         return Sample(
             self.now, counters.requests, counters.errors, tuple(counters.buckets.items()), counters.cpu, how.memory,
-            gauges=self.gauges(version, how), values=how.values,
+            gauges=self.gauges(version, how), values=how.values, lacks=self.lacks, **self.logs(counters),
         )  # fmt: skip
+
+    def logs(self, counters: Counters) -> dict[str, Any]:
+        if not self.logs_are_read or self.lacks:
+            return {}
+        templates = tuple(LogTemplate(text, int(n), f"{text} 42") for text, n in counters.lines.items() if n >= 1)
+        return {"log_errors": sum(template.lines for template in templates), "templates": templates}
 
     def gauges(self, version: str, how: Behaviour) -> tuple[Gauge, ...]:
         found = []
@@ -281,6 +292,8 @@ class World:
                 rate = how.failure_rate
                 counters.errors += int((before + requests) * rate + 1e-9) - int(before * rate + 1e-9)
             counters.cpu += requests * how.cpu_per_request
+            for text, each in how.writes:
+                counters.lines[text] = counters.lines.get(text, 0.0) + requests * each
             for bound in BOUNDS:
                 if how.latency <= bound:
                     counters.buckets[bound] += requests

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from forge.core.judge import written
 from forge.core.judge.base import Series
 from forge.core.judge.calibrate import Calibration
 from forge.core.judge.evidence import CountEvidence, Counts, CountSettings, fresh_counts, update_counts
@@ -20,6 +21,7 @@ from forge.core.judge.quality import partner, unseen
 from forge.core.judge.settings import SequentialSettings
 from forge.core.judge.slo import SloEvidence, fresh_slo, update_slo
 from forge.core.judge.windows import UNBOUNDED, window
+from forge.core.judge.written import Written
 from forge.model.traffic import Sample
 
 SHARED = 15.0
@@ -51,6 +53,11 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     compared: tuple[Counts, Counts] = (Counts(), Counts())
     """Of both, while both were seen."""
     unclear_since: float | None = None
+    written: Written | None = None
+    """What both wrote to their logs; None: nobody reads them."""
+    measured: tuple[str, ...] = ()
+    """Which metrics stable was measured by at the first pair of readings: they share the weight. Stable alone is
+    asked, so that the arm's fate has no say in how it is judged. Empty: a state of before, with all but logs."""
 
 
 def recall(state: dict[str, Any], settings: SequentialSettings, stable: Series) -> Memory:
@@ -123,7 +130,7 @@ def _take_alone(
         if memory.slo is not None and not _shared_now(memory, beside, stable):
             slo = update_slo(memory.slo, settings.slo(memory.limit, memory.calibration), counts, sample.at)
             memory = replace(memory, slo=slo)
-    return replace(memory, alone=replace(sample, latency=(), groups=()))
+    return replace(memory, alone=_trimmed(sample, ()))
 
 
 def _shared_now(memory: Memory, beside: Sample | None, stable: Series) -> bool:
@@ -146,11 +153,28 @@ def _take_pair(
             memory = _take_errors(memory, counts, own, other, sample.at, moved)
         memory = _take_latency(memory, settings, sample, beside, moved)
         memory = _take_gauges(memory, settings, sample, beside, replicas)
+        if memory.written is not None and own is not None and other is not None:
+            pair = (memory.arm or sample, memory.stable or beside)
+            block = max(memory.calibration.block, 5.0)
+            taken = written.take(memory.written, pair, (sample, beside), (own, other), block, moved=moved)
+            memory = replace(memory, written=taken)
+    if not memory.measured:
+        memory = replace(memory, measured=_measured(beside), written=written.begin(sample, beside))
     if memory.latency is None and sample.latency and beside.latency:
         kept = settings.latencies(memory.calibration)
         memory = replace(memory, latency=fresh_latency(common_bounds(sample, beside), kept))
     bounds = memory.latency.bounds if memory.latency is not None else ()
     return replace(memory, arm=_trimmed(sample, bounds), stable=_trimmed(beside, bounds), weights=weights)
+
+
+def _measured(stable: Sample) -> tuple[str, ...]:
+    seen = {
+        "errors": True,
+        "latency": bool(stable.latency),
+        "saturation": stable.cpu_seconds is not None or stable.memory is not None,
+        "logs": stable.log_errors is not None or bool(stable.templates),
+    }
+    return tuple(name for name, known in seen.items() if known)
 
 
 def _take_errors(memory: Memory, settings: CountSettings, own: Counts, other: Counts, at: float, moved: bool) -> Memory:
@@ -224,4 +248,4 @@ def _trimmed(sample: Sample, bounds: tuple[float, ...]) -> Sample:
     """Return only what the next reading is compared with: the state stays small."""
     wanted = set(bounds)
     latency = tuple((bound, count) for bound, count in sample.latency if bound in wanted or bound >= UNBOUNDED)
-    return replace(sample, latency=latency, groups=())
+    return replace(sample, latency=latency, groups=(), templates=(), gauges=(), values=(), lacks=())

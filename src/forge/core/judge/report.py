@@ -84,11 +84,25 @@ def passing(shown: Picture) -> str:
 def against(shown: Picture) -> str:
     """Return the evidence against the arm, its cost so far and the bound, as one clause."""
     data = shown.data
-    slower = {"latency": "answers more slowly than stable, ", "saturation": "uses more than stable, "}
+    slower = {
+        "latency": "answers more slowly than stable, ",
+        "saturation": "uses more than stable, ",
+        "logs": _written(data),
+    }
     return (
         f"{slower.get(shown.leading, '')}{comparison(shown)}, evidence {odds(shown.log_e)}, {data['errors']} failed "
         f"requests so far, bound on false alarms {data['alpha'] * 100:g} %"
     )
+
+
+def _written(data: dict[str, Any]) -> str:
+    """Return what an arm writes that stable does not: the kind with most evidence, how often, and an example."""
+    kinds = data.get("templates") or ()
+    if not kinds:
+        return "writes more error lines than stable, "
+    more = f" and {len(kinds) - 1} more kinds" if len(kinds) > 1 else ""
+    example = kinds[0]["example"] or kinds[0]["text"]
+    return f"writes error lines that stable never wrote, {kinds[0]['lines']} like `{example}`{more}, "
 
 
 def odds(log_e: float) -> str:

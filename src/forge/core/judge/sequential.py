@@ -26,6 +26,7 @@ from forge.core.judge.report import Picture, against, comparison, odds, passing,
 from forge.core.judge.settings import SequentialSettings
 from forge.core.judge.slo import slo_log_e
 from forge.core.judge.windows import window
+from forge.core.judge.written import new_kinds, written_log_e
 from forge.core.release.state import ReleaseState, Verdict
 from forge.model.strategy import Threshold
 from forge.model.units import format_duration
@@ -52,6 +53,11 @@ class SequentialJudge:
         shown = self._picture(memory)
         shown.data["quality"] = quality_of(arm, now)
         shown.data["alone"] = stable.version in {"", arm.version}
+        lacks = arm.samples[-1].lacks if arm.samples else ()
+        if memory.written is not None:
+            shown.data["templates"] = new_kinds(memory.written, arm.samples[-1] if arm.samples else None)
+        if lacks:
+            shown.data["lacks"] = list(lacks)
         rules = [examine(rule, arm, now) for rule in release.strategy.thresholds if rule.metric != "error_rate"]
         verdict = self._bad(memory, shown, rules, stable)
         if verdict is None:
@@ -90,10 +96,18 @@ class SequentialJudge:
         # A gauge that cannot be read counts as 1: its half of the stake is not given to the other.
         gauges += [0.0] * (2 - len(gauges))
         metrics["saturation"] = log_mean([(0.5, gauge) for gauge in gauges])
-        weights = self.settings.weights
+        if memory.written is not None:
+            metrics["logs"] = written_log_e(memory.written)
+        weights = self._weights(memory)
         metrics = {name: value for name, value in metrics.items() if weights.get(name, 0.0) > 0}
         slo = slo_log_e(memory.slo) if memory.slo is not None else None
         return picture(memory, metrics, combine_metrics(weights, metrics), slo, self.settings.alpha)
+
+    def _weights(self, memory: Memory) -> dict[str, float]:
+        """Return the weights of what is measured; of a state of before, those that it was judged by."""
+        measured = memory.measured or ("errors", "latency", "saturation")
+        weights = {name: weight for name, weight in self.settings.weights.items() if name in measured}
+        return weights if any(weights.values()) else {"errors": 1.0}
 
     def _bad(self, memory: Memory, shown: Picture, rules: list[Finding], stable: Series) -> Verdict | None:
         for finding in rules:
@@ -122,7 +136,10 @@ class SequentialJudge:
         if bad:
             return Verdict("hold", bad, {**shown.data, "doubt": True})
         unknown = next((finding.why for finding in rules if finding.exceeded is None), "")
-        words = unknown or _missing_words(memory, limits) or self._proof_words(shown)
+        lacks = "; ".join(shown.data.get("lacks", ()))
+        words = (
+            (lacks and f"cannot know: {lacks}") or unknown or _missing_words(memory, limits) or self._proof_words(shown)
+        )
         return Verdict("hold", words, shown.data) if words else None
 
     @staticmethod

@@ -12,8 +12,8 @@ from forge.core.judge.latency import DEFAULT as SLOW
 from forge.core.judge.latency import LatencySettings
 from forge.core.judge.slo import SloSettings
 
-WEIGHTS = {"errors": 0.5, "latency": 0.3, "saturation": 0.1}
-"""What part each metric has in the evidence, relative to their sum."""
+WEIGHTS = {"errors": 0.5, "latency": 0.3, "logs": 0.1, "saturation": 0.1}
+"""What part each metric has in the evidence, relative to the sum of those that are measured."""
 GROSS_CLUMP = 10.0
 GROSS = CountSettings()
 

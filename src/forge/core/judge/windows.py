@@ -40,14 +40,12 @@ def storable(sample: Sample) -> Sample:
     whole = sample.cpu_seconds is None or math.isfinite(sample.cpu_seconds)
     if latency == sample.latency and whole and not sample.gauges and not sample.values:
         return sample
-    unknown = tuple(f"{name}: not a number" for name, value in sample.values if not math.isfinite(value))
     return msgspec.structs.replace(
         sample,
         latency=latency,
         cpu_seconds=sample.cpu_seconds if whole else None,
         gauges=tuple(gauge for gauge in sample.gauges if _is_finite(gauge)),
         values=tuple(each for each in sample.values if math.isfinite(each[1])),
-        lacks=(*sample.lacks, *unknown),
     )
 
 

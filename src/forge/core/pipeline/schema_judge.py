@@ -20,12 +20,13 @@ class WeightsModel(Section):
     title: ClassVar[str] = "weights"
     errors: Number = 0.5
     latency: Number = 0.3
+    logs: Number = 0.1
     saturation: Number = 0.1
 
     @model_validator(mode="after")
     def _some(self) -> WeightsModel:
-        if self.errors + self.latency + self.saturation <= 0:
-            raise wrong("has no metric left", "one of `errors`, `latency` and `saturation` must be more than 0")
+        if self.errors + self.latency + self.logs + self.saturation <= 0:
+            raise wrong("has no metric left", "one of `errors`, `latency`, `logs` and `saturation` must be more than 0")
         return self
 
 

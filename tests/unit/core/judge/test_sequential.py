@@ -277,7 +277,7 @@ class TestArmsTogether:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"alpha": 0.0}, {"ratio": 0.9}, {"weights": {"errors": 0.0}}, {"weights": {"logs": 1.0}}, {"alfa": 0.1}]
+    "wrong", [{"alpha": 0.0}, {"ratio": 0.9}, {"weights": {"errors": 0.0}}, {"weights": {"loggs": 1.0}}, {"alfa": 0.1}]
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="settings of the judge"):

@@ -49,6 +49,8 @@ class Tending:
         """It looks at no more news: whoever has some reminds the database of them."""
         self.left_behind = False
         """The database could not be told that the machine is given back."""
+        self.lost = False
+        """The lease could not be relied on any more; nothing was given back."""
         self._store = store
         self._kind = kind
         self._still_ours = still_ours
@@ -56,7 +58,6 @@ class Tending:
         self._linger = linger
         self._after = after
         self._poke = asyncio.Event()
-        self._lost = False
         self._stopping = False
         self._told = True
         self._record: Record | None = None
@@ -79,7 +80,7 @@ class Tending:
 
     def give_up(self) -> None:
         """The lease is lost: stop what is under way and record nothing."""
-        self._lost = True
+        self.lost = True
         self._cancel_running()
         self._poke.set()
 
@@ -90,7 +91,7 @@ class Tending:
 
     @property
     def _over(self) -> bool:
-        return self._lost or self._stopping
+        return self.lost or self._stopping
 
     async def run(self) -> None:
         """Tend the machine until there is nothing to do for a while, or the lease is given up."""
@@ -99,10 +100,11 @@ class Tending:
                 await asyncio.wait({self._after})
             await self._tend()
         except StaleLease:
-            self._lost = True
+            self.lost = True
         finally:
             await self._end_actions()
-        if self._lost or not self._still_ours():
+        self.lost = self.lost or not self._still_ours()
+        if self.lost:
             return
         try:
             if self._fresh:
@@ -115,7 +117,7 @@ class Tending:
     async def _tend(self) -> None:
         while not self._over:
             if not self._still_ours():
-                self._lost = True
+                self.lost = True
                 return
             try:
                 pause = await self._turn()
@@ -126,6 +128,8 @@ class Tending:
                 pause = DATABASE_PAUSE_SECONDS
             except BrainFailed as failed:
                 pause = await self._report(failed)
+            except Exception as error:  # as of a row that cannot be read: others are not concerned
+                pause = await self._report(BrainFailed(_words(error)))
             if pause is not None:
                 await self._sleep(pause)
             elif not self._told:
@@ -217,7 +221,7 @@ class Tending:
         except Exception as error:
             raise BrainFailed(_words(error)) from error
         if self._over or not self._still_ours():
-            self._lost = self._lost or not self._stopping
+            self.lost = self.lost or not self._stopping
             self._told = True
             return False
         record = self._on_record(observation, commands, outcomes, now, decision)
@@ -342,7 +346,7 @@ class Tending:
 
     def _perform(self, action: Action) -> None:
         if not self._still_ours():
-            self._lost = True
+            self.lost = True
             return
         task = asyncio.create_task(
             self._kind.perform(action, self._state, self.claim), name=f"{self.claim.machine} {action.key}"
@@ -357,7 +361,7 @@ class Tending:
         self._cancelled.discard(key)
         now = self._now()
         if task.cancelled():
-            if not wanted or self._lost:
+            if not wanted or self.lost:
                 return
             outcome = Outcome(key, "cancelled", now)
         elif (error := task.exception()) is not None:
@@ -368,7 +372,7 @@ class Tending:
         else:
             result = task.result()
             outcome = Outcome(key, result.result, result.at or now, result.message, result.data)
-        if not self._lost and (wanted or not task.cancelling()):
+        if not self.lost and (wanted or not task.cancelling()):
             self._fresh.append(outcome)
             self._poke.set()
 

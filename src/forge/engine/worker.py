@@ -155,7 +155,9 @@ class Worker:
         def ended(_task: asyncio.Task[None]) -> None:
             if self._tendings.get(claim.machine) is tending:
                 del self._tendings[claim.machine]
-            self._unsure = self._unsure or tending.left_behind
+            # A lease that ran out while this process stood still is in the database still, under our name: nobody
+            # else may be there to take the machine over.
+            self._unsure = self._unsure or tending.left_behind or (tending.lost and claim.worker == self.id)
             self._changed.set()
 
         task.add_done_callback(ended)

@@ -434,6 +434,22 @@ class TestFailures:
         assert (await state_of(store, bad)).commands == ("hello",)
         assert kind.performed.count("bad") == 1
 
+    async def test_a_machine_whose_rows_cannot_be_read_is_tried_again_and_holds_up_nobody(self, store, monkeypatch):
+        monkeypatch.setattr("forge.engine.tending.FIRST_PAUSE_SECONDS", 0.05)
+        broken, well = await create(store, "a"), await create(store, "b")
+        intents_of, failures = store.intents.of, []
+
+        async def of(machine: str) -> Any:
+            if machine == broken and len(failures) < 3:
+                failures.append(machine)
+                raise ValueError("the payload is no JSON")
+            return await intents_of(machine)
+
+        monkeypatch.setattr(store.intents, "of", of)
+        async with working(store, Kind(), lease_seconds=60):
+            await until_done(store, well, broken)
+        assert len(failures) == 3
+
     async def test_a_brain_that_fails_on_an_outcome_keeps_the_outcome(self, store, monkeypatch):
         monkeypatch.setattr("forge.engine.tending.FIRST_PAUSE_SECONDS", 30.0)
 
@@ -604,6 +620,24 @@ class TestLeases:
             assert intent.outcome is None
             await store.machines.write(stolen, Write(status="mine", head=b"{}"))
         assert (await store.machines.load(machine)).status == "mine"
+
+    @pytest.mark.parametrize("again", [1, 3])
+    async def test_a_worker_that_stood_still_for_longer_than_its_lease_goes_on_alone(self, store, again):
+        """As a machine that was asleep, or busy: nobody else is there who would take the machines over."""
+
+        class Slow(Kind):
+            stood_still = 0
+
+            def decide(self, state, observation, commands, outcomes, now):
+                if self.stood_still < again:
+                    self.stood_still += 1
+                    time.sleep(0.5)  # the whole process stands still, heartbeat and all
+                return super().decide(state, observation, commands, outcomes, now)
+
+        machine = await create(store, "a")
+        async with working(store, Slow(), lease_seconds=0.3):
+            await until_done(store, machine)
+        assert (await state_of(store, machine)).results == {"a": "succeeded"}
 
     async def test_an_action_that_takes_long_to_stop_does_not_meet_its_successor(self, store):
         class Slow(Kind):

@@ -19,6 +19,7 @@ from forge.core.pipeline.state import RUN_FINAL, RunState
 from forge.engine.artifact_index import artifacts_of
 from forge.engine.environments import EnvironmentMachine
 from forge.engine.machine import MachineKind
+from forge.engine.notifying import NotifierMachine
 from forge.engine.plans import Plans
 from forge.engine.project import Project
 from forge.engine.releases import EngineReleases
@@ -169,7 +170,8 @@ class Engine:
         environments = EnvironmentMachine(self.project, self.artifacts)
         releases = EngineReleases(self.store, environments)
         steps = StepPerformer(self.store, self.project, self.artifacts, self.runner, releases)
-        return RunMachine(self.store, self.plans, steps, max_parallel=self._max_parallel), environments
+        runs = RunMachine(self.store, self.plans, steps, max_parallel=self._max_parallel)
+        return runs, environments, NotifierMachine(self.store, self.project)
 
     async def follow(self, machine: str | None, after: int = 0) -> AsyncIterator[StoredEvent]:
         """Yield the events of a machine (None: of all) after that number, for ever, as they come."""

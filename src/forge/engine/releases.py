@@ -13,6 +13,7 @@ from forge.core.judge.base import Series
 from forge.core.judge.classic import examine
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState
 from forge.engine.environments import KIND, EnvironmentMachine, empty_state
+from forge.engine.notifying import begin_notifying
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Threshold
@@ -40,9 +41,11 @@ class EngineReleases:
         head, parts = empty_state(environment)
         machine = await self._store.machines.create(KIND, environment.name, "empty", head, parts, id_prefix="env")
         after = await self._last_event(machine)
+        await begin_notifying(self._store, environment.name, machine, environment.notify, after)
         payload = {**request, "plan": msgspec.to_builtins(environment), "key": key}
         sent = await self._store.inbox.send(machine, "deploy", actor, payload, key=key)
         await self._taken(machine, environment.name, sent)
+        await begin_notifying(self._store, environment.name, machine, environment.notify, after)  # there is news now
         state = await self._state(environment.name)
         for release in state.releases.values():
             if release.key == key:

@@ -41,6 +41,12 @@ class HttpConfig(msgspec.Struct, frozen=True):
     """Seconds for one whole answer."""
 
 
+class StoreRefused(DependencyFailed):
+    """The store answered, and not with success: `status` is HTTP's."""
+
+    status = 0
+
+
 class StoreClient:
     """Asks one store for JSON. Every failure is a DependencyFailed that names the store, and never a secret."""
 
@@ -202,13 +208,17 @@ class StoreClient:
     def _check(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         if 200 <= status < 300:
             return
+        words, hint = f"answered {status}: {_shown(content)}", ""
         if status in (401, 403):
             self._credentials = None
-            raise self.failed(f"refused ({status}): {_shown(content)}", "check its credentials and what they may read")
-        if status == 429:
+            words, hint = f"refused ({status}): {_shown(content)}", "check its credentials and what they may read"
+        elif status == 429:
             wait = headers.get("retry-after", "")
-            raise self.failed("says that it is asked too often (429)" + (f", again in {wait} s" if wait else ""))
-        raise self.failed(f"answered {status}: {_shown(content)}")
+            words = "says that it is asked too often (429)" + (f", again in {wait} s" if wait else "")
+        told = self.failed(words, hint)
+        refused = StoreRefused(told.message, hint=told.hint)
+        refused.status = status
+        raise refused
 
 
 def _shown(content: bytes) -> str:

@@ -36,6 +36,7 @@ class GrafanaModel(StoreModel):
     dashboard: Uid | None = None
     datasource: Uid | None = None
     tags: tuple[Text, ...] = ()
+    service: Text = ""
 
     @model_validator(mode="after")
     def _few_tags(self) -> GrafanaModel:
@@ -52,6 +53,7 @@ class GrafanaModel(StoreModel):
             "dashboard": self.dashboard or "",
             "datasource": self.datasource or "",
             "tags": list(self.tags),
+            "service": self.service,
         }
 
 

@@ -1,0 +1,1 @@
+"""Part of Forge; see docs/architecture.md for what lives here."""

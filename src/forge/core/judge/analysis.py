@@ -170,9 +170,9 @@ class _Arm:
             self.expected += own.requests * other.errors / other.requests
             self.own += own
             self.other += other
-        if moved and self.errors.at is not None:
+        if moved and self.errors.at is not None and self.errors.at + 0.001 < at:
             # The interval in which the traffic moved belongs to no block but its own.
-            self._count(Counts(), Counts(), self.errors.at + (at - self.errors.at) * 0.001, close=True)
+            self._count(Counts(), Counts(), self.errors.at + 0.001, close=True)
         self._count(own, other, at, close=moved)
 
     def _count(self, own: Counts, other: Counts, at: float, *, close: bool) -> None:

@@ -503,6 +503,8 @@ class TestSlots:
     async def test_places_then_a_queue_in_order_of_arrival(self, store):
         assert [await store.slots.ask("g", f"run-{n}/j", 2) for n in range(1, 5)] == [0, 0, 1, 2]
         assert await store.slots.holders("g") == ["run-1/j", "run-2/j"]
+        assert await store.slots.queue("g") == ["run-3/j", "run-4/j"]
+        assert await store.slots.queue("another") == []
         assert await store.slots.ask("g", "run-4/j", 2) == 2
         await store.slots.free("g", "run-1/j")
         assert await store.slots.ask("g", "run-4/j", 2) == 2

@@ -16,7 +16,7 @@ import pytest
 from forge.adapters import source
 from forge.engine.engine import Engine
 from forge.engine.project import Project
-from forge.model.errors import UsageError
+from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import Approval, Concurrency, JobPlan, Plan, Retry, SecretReference, Source, StepPlan
 
 FINAL = {"succeeded", "failed", "cancelled", "rejected", "error"}
@@ -348,6 +348,45 @@ class TestGroups:
         second = await engine.start_run(plan, actor="ana")
         assert (await finish(engine, second)).status == "succeeded"
         assert await engine.store.slots.holders("deploy") == []
+
+    async def test_a_place_in_the_queue_that_a_cut_off_worker_left_holds_up_nobody(self, engine):
+        plan = pipeline(job("a", run("true"), concurrency=Concurrency("deploy")))
+        gone = await engine.start_run(plan, actor="ana")
+        await finish(engine, gone)
+        slots = engine.store.slots
+        # The holder's own place is left too: the one that asks must get past both.
+        assert [await slots.ask("deploy", f"{gone}/{name}@1", 1) for name in ("a", "b")] == [0, 1]
+        assert await slots.ask("deploy", "run-99/a@1", 1) == 2, "of a run that is gone from the database"
+        await slots.free("deploy", f"{gone}/b@1")
+        await slots.ask("deploy", f"{gone}/a@0", 1)
+        assert await slots.queue("deploy") == ["run-99/a@1", f"{gone}/a@0"]
+        second = await engine.start_run(plan, actor="ana")
+        assert (await finish(engine, second)).status == "succeeded"
+        assert await slots.holders("deploy") == await slots.queue("deploy") == []
+
+    async def test_a_place_is_asked_for_again_while_the_database_is_away(self, engine, monkeypatch):
+        plan = pipeline(job("a", run("true"), concurrency=Concurrency("deploy")))
+        slots, asks, frees = engine.store.slots, [], []
+        ask, free = slots.ask, slots.free
+
+        async def failing_ask(*words):
+            asks.append(words)
+            if len(asks) == 1:
+                raise DependencyFailed("the database cannot be reached")
+            return await ask(*words)
+
+        async def failing_free(*words):
+            frees.append(words)
+            if len(frees) == 1:
+                raise DependencyFailed("the database cannot be reached")
+            await free(*words)
+
+        monkeypatch.setattr(slots, "ask", failing_ask)
+        monkeypatch.setattr(slots, "free", failing_free)
+        done = await finish(engine, await engine.start_run(plan, actor="ana"))
+        assert done.status == "succeeded", done.message
+        assert (len(asks), len(frees)) == (2, 2)
+        assert await slots.holders("deploy") == []
 
     async def test_a_newer_run_may_take_the_place_of_the_one_that_runs(self, engine, tmp_path):
         begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"

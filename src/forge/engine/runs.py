@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -15,13 +17,17 @@ from forge.core.pipeline.state import JobState, RunState
 from forge.engine.plans import Plans
 from forge.engine.step_performing import StepPerformer
 from forge.model.decision import Action, Command, Decision, Outcome
-from forge.model.errors import CorruptData
+from forge.model.errors import CorruptData, DependencyFailed, StaleLease
 from forge.model.plan import Concurrency, Plan
 from forge.store.contract import Claim, Record, Store
 
 KIND = "run"
 SCHEMA_VERSION = 1
+PATIENCE_SECONDS = 0.5
+"""How long to wait when the database is away."""
 _ENCODER = msgspec.json.Encoder()
+
+T = TypeVar("T")
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -103,10 +109,10 @@ class RunMachine:
             return await self._steps.perform(await self._plans.get(state.plan_digest), state, action)
         if action.kind == ASK:
             when_busy = "cancel_running" if payload["cancel_running"] else "queue"
-            position = await self._place(payload["group"], payload["holder"], payload["limit"], when_busy)
-            return Outcome(action.key, "succeeded", 0.0, data={"position": position})
+            place = partial(self._place, payload["group"], payload["holder"], payload["limit"], when_busy)
+            return Outcome(action.key, "succeeded", 0.0, data={"position": await patiently(place)})
         if action.kind == FREE:
-            await self._store.slots.free(payload["group"], payload["holder"])
+            await patiently(partial(self._store.slots.free, payload["group"], payload["holder"]))
             return Outcome(action.key, "succeeded", 0.0)
         if action.kind == SAVE:
             await self._steps.save_caches(state.id, payload["job"], payload["attempt"])
@@ -119,7 +125,8 @@ class RunMachine:
         if not position:
             return 0
         holders = [Holder.parse(name) for name in await self._store.slots.holders(group)]
-        if await self._free_left_behind(group, holders):
+        ahead = (await self._store.slots.queue(group))[: position - 1]
+        if await self._free_left_behind(group, [*holders, *map(Holder.parse, ahead)]):
             position = await self._store.slots.ask(group, holder, limit)
         if when_busy == "cancel_running":
             for other in holders[:position]:
@@ -127,7 +134,8 @@ class RunMachine:
         return position
 
     async def _free_left_behind(self, group: str, holders: list[Holder]) -> bool:
-        """Give back places that a worker took after it had lost its lease; return whether there were any."""
+        """Give back places, held or queued for, that a worker took after it had lost its lease, or was cut off from
+        in the middle of asking; return whether there were any."""
         found = False
         for holder in holders:
             record = await self._store.machines.load(holder.run)
@@ -145,6 +153,17 @@ class RunMachine:
             payload["job"] = holder.job
         await self._store.inbox.send(holder.run, "cancel", actor, payload, key=f"cancel {holder} for {asker}")
         self._asked_to_stop.add((str(holder), asker))
+
+
+async def patiently(ask: Callable[[], Awaitable[T]], pause: float = PATIENCE_SECONDS) -> T:
+    """Ask the database until it answers: a place in a group is nothing that the work could fail by."""
+    while True:
+        try:
+            return await ask()
+        except StaleLease:
+            raise
+        except DependencyFailed:
+            await asyncio.sleep(pause)
 
 
 def load_run(record: Record) -> RunState:

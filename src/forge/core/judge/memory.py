@@ -158,6 +158,8 @@ def _take_pair(
             block = max(memory.calibration.block, 5.0)
             taken = written.take(memory.written, pair, (sample, beside), (own, other), block, moved=moved)
             memory = replace(memory, written=taken)
+    elif memory.written is not None:
+        memory = replace(memory, written=written.compare_anew(memory.written, sample, beside))
     if not memory.measured:
         memory = replace(memory, measured=_measured(beside), written=written.begin(sample, beside))
     if memory.latency is None and sample.latency and beside.latency:

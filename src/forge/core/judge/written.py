@@ -41,7 +41,7 @@ class Written(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def begin(sample: Sample, beside: Sample) -> Written | None:
     """Return the state at the first pair of readings; None when nobody reads the logs."""
-    if beside.log_errors is None and not beside.templates and sample.log_errors is None and not sample.templates:
+    if not (_readable(beside) or _readable(sample)):
         return None
     known = tuple(sorted(_by_name(beside.templates)))[:KNOWN_KEPT]
     lines = fresh_log_errors(LINES) if beside.log_errors is not None else None
@@ -62,20 +62,30 @@ def take(
     own, other = _lines(before[0], after[0]), _lines(before[1], after[1])
     if state.lines is not None and own is not None and other is not None:
         counted = LogCounts(requests[0].requests, own), LogCounts(requests[1].requests, other)
-        state = replace(state, lines=update_log_errors(state.lines, LINES, *counted, at, close_block=moved))
-    if after[0].log_errors is None and not after[0].templates:
-        return state  # the log of the arm could not be read: its next reading covers the gap
+        state = replace(state, lines=_counted(state.lines, counted, at, moved=moved))
+    if not (_readable(after[0]) and _readable(after[1])):
+        return state  # one of both logs cannot be read: what was written meanwhile is told by the next reading
     arm, stable = _by_name(after[0].templates), _by_name(after[1].templates)
+    # Of a gap, or while the weights moved, nobody knows which share of its requests the arm had: its lines are no
+    # bet then. What stable wrote counts all the same, for it can only end bets.
+    unknown = moved or not (_readable(before[0]) and _readable(before[1]))
     kinds = update_templates(
         state.kinds or fresh_templates(),
-        TemplateCounts(requests[0].requests, _grown(state.arm, arm)),
-        TemplateCounts(requests[1].requests, _grown(state.stable, stable)),
+        TemplateCounts() if unknown else TemplateCounts(requests[0].requests, _grown(state.arm, arm)),
+        TemplateCounts(0 if unknown else requests[1].requests, _grown(state.stable, stable)),
         dict.fromkeys(state.known, 1),
         at,
         block=block,
         close_block=moved,
     )
     return replace(state, kinds=kinds, arm=_kept(state.arm, arm), stable=_kept(state.stable, stable))
+
+
+def compare_anew(state: Written, sample: Sample, beside: Sample) -> Written:
+    """Return the state when another version became stable: its lines begin here, and what it wrote is no news."""
+    stable = _by_name(beside.templates)
+    known = tuple(dict.fromkeys((*sorted(stable), *state.known)))[:KNOWN_KEPT]
+    return replace(state, known=known, arm=_kept(state.arm, _by_name(sample.templates)), stable=stable)
 
 
 def written_log_e(state: Written) -> float:
@@ -95,6 +105,17 @@ def new_kinds(state: Written, newest: Sample | None) -> list[dict[str, object]]:
         for name, lines in newest_kinds(state.kinds)
         if name in texts
     ]
+
+
+def _counted(lines: CountEvidence, counted: tuple[LogCounts, LogCounts], at: float, *, moved: bool) -> CountEvidence:
+    """Add one interval. A change of weight ends the block before it, and the interval in which it fell."""
+    if moved and lines.at is not None and lines.at + 0.001 < at:
+        lines = update_log_errors(lines, LINES, LogCounts(), LogCounts(), lines.at + 0.001, close_block=True)
+    return update_log_errors(lines, LINES, *counted, at, close_block=moved)
+
+
+def _readable(sample: Sample) -> bool:
+    return sample.log_errors is not None or bool(sample.templates)
 
 
 def name_of(text: str) -> str:

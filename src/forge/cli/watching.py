@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from forge.engine.engine import Engine
 
 LOOK_EVERY = 0.1
+TELLING = 3.0
+"""Seconds at most that those who are told of releases may keep a settled process; the next worker tells the rest."""
 SETTLE = 10.0
 """Seconds that a stopped worker may take to end what it does before this process stops waiting for it."""
 
@@ -51,6 +53,8 @@ class Foreground:
         self._drained: set[tuple[str, str, int, str]] = set()
         self._beside: dict[str, EnvironmentSubject] = {}
         """The environments that the runs release to: shown beside them, but not waited for."""
+        self._notifiers: dict[str, str | None] = {}
+        """Machine of an environment -> the one that tells of it, once there is one."""
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._signal = 0
@@ -63,6 +67,8 @@ class Foreground:
         with self._signals():
             try:
                 settled = await self._watch(timeout, work=work)
+                if settled and work:
+                    await self._tell_the_rest()
             finally:
                 self._stop.set()
                 for worker in self._workers.values():
@@ -100,7 +106,8 @@ class Foreground:
         A run's environments come into being while it goes on; other people's unfinished runs are left alone.
         """
         wanted = {machine for subject in self.subjects for machine in await subject.machines()}
-        for machine in {""} if self.everything else wanted:
+        telling = {notifier for notifier in await self._telling(wanted) if notifier}
+        for machine in {""} if self.everything else wanted | telling:
             if machine not in self._workers:
                 only = (machine,) if machine else ()
                 self._workers[machine] = asyncio.create_task(self.engine.work(self._stopping, only=only))
@@ -111,6 +118,27 @@ class Foreground:
         for machine in wanted - own - self._beside.keys():
             self._beside[machine] = EnvironmentSubject(self.engine, machine)
             self._after[machine] = await self._newest_event(machine)
+
+    async def _telling(self, machines: set[str]) -> list[str | None]:
+        """Return the machines that tell of these environments; one comes into being with the first release."""
+        from forge.engine.notifying import notifier_of
+
+        for machine in machines:
+            if machine.startswith("env-") and not self._notifiers.get(machine):
+                self._notifiers[machine] = await notifier_of(self.engine.store, machine)
+        return [*self._notifiers.values()]
+
+    async def _tell_the_rest(self) -> None:
+        """Give those who are told a short chance to hear how it ended, while they answer."""
+        from forge.engine.notifying import all_told
+
+        notifiers = [notifier for notifier in await self._telling(set(self._notifiers)) if notifier]
+        for notifier in notifiers:
+            await self.engine.store.machines.remind(notifier)
+        end = time.monotonic() + TELLING
+        while notifiers and not self._stop.is_set() and time.monotonic() < end:
+            notifiers = [notifier for notifier in notifiers if not await all_told(self.engine.store, notifier)]
+            await asyncio.sleep(LOOK_EVERY if notifiers else 0)
 
     async def _begin(self) -> None:
         """Take what is there now as known: steps that are over already have shown their logs to somebody before."""

@@ -63,6 +63,12 @@ for room in (
     room.register(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        shell.version()
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -75,8 +81,12 @@ def root(
     no_color: Annotated[bool, typer.Option("--no-color", "--no-colour", help="No colours; NO_COLOR.")] = False,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; FORGE_NO_INPUT.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version of Forge.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Release management for SREs: from source to a judged, self-rolling-back release."""
+    del version  # printed before anything else is looked at
     folder = Path(directory)  # as str above: a Path costs the import of pydantic, which help must not wait for
     if not folder.is_dir():
         raise UsageError(f"there is no folder {directory}")

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from forge import __version__
 from forge.engine.project import Project
 from forge.model.units import format_size
 
@@ -34,6 +35,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 async def examine(project: Project | None) -> AsyncIterator[Finding]:
     """Yield the findings; those about a project only where there is one."""
+    yield Finding("forge", "ok", __version__)
     yield check_python()
     yield await check_program("git", ("git", "--version"), needed="for sources from git and for the commit's name")
     yield await check_program("envoy", (envoy_program(), "--version"), needed="for environments")

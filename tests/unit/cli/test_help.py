@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from forge import __version__
 from forge.cli.main import run_command
 
 HEAVY = {
@@ -28,7 +29,9 @@ def _plain(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["release", "--help"], ["help", "exit-codes"], ["version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["release", "--help"], ["help", "exit-codes"], ["version"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(words):
     program = f"""
 import json, sys
@@ -41,6 +44,13 @@ print(json.dumps([code, sorted({{name.partition(".")[0] for name in sys.modules}
     assert code == 0
     typers_own = set() if words == ["--help"] else {"pydantic"}  # Typer reads the values of options with it
     assert (HEAVY - typers_own).isdisjoint(modules)
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"], ["-C", "/nowhere", "--version"]])
+def test_the_version_is_told_wherever_forge_is_called(capsys, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(words) == 0
+    assert capsys.readouterr().out == f"forge {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections import namedtuple
 
 import pytest
 
+from forge import __version__
 from forge.engine.health import (
     Finding,
     check_artifacts,
@@ -32,6 +33,7 @@ def project(tmp_path, monkeypatch) -> Project:
 async def test_a_project_that_never_ran_is_well(project):
     findings = [finding async for finding in examine(project)]
     assert [finding for finding in findings if finding.state == "fail"] == []
+    assert findings[0] == Finding("forge", "ok", __version__)
     assert {finding.check for finding in findings} >= {
         "python",
         "git",

@@ -33,6 +33,8 @@ class Behaviour:
     crash_loops: bool = False
     failure_rate: float = 0.0
     latency: float = 0.02
+    latencies: tuple[float, ...] = ()
+    """Each of them as often as the others, in place of `latency`."""
     memory: int = 50_000_000
     cpu_per_request: float = 0.001
     connections_per_request: float = 0.0
@@ -295,8 +297,9 @@ class World:
             for text, each in how.writes:
                 counters.lines[text] = counters.lines.get(text, 0.0) + requests * each
             for bound in BOUNDS:
-                if how.latency <= bound:
-                    counters.buckets[bound] += requests
+                each = how.latencies or (how.latency,)
+                part = sum(latency <= bound for latency in each) / len(each)
+                counters.buckets[bound] += int((before + requests) * part + 1e-9) - int(before * part + 1e-9)
 
 
 def plain(value: Any) -> Any:

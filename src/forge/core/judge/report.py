@@ -10,6 +10,7 @@ import msgspec
 
 from forge.core.judge.interval import ratio_interval, update_interval, upper_rate
 from forge.core.judge.memory import Memory, open_block
+from forge.core.judge.spread import shapes, slower_words
 
 LEVEL = 0.95
 LARGEST_SHOWN = 1_000_000
@@ -54,6 +55,8 @@ def picture(memory: Memory, metrics: Mapping[str, float], log_e: float, slo: flo
         "clump": memory.calibration.clump,
         "block": memory.calibration.block,
     }
+    if memory.latency is not None and (seen := shapes(memory.latency)):
+        data["shapes"] = seen
     if slo is not None:
         data |= {"limit": memory.limit, "log_slo": round(slo, 6)}
     return Picture(log_e, metrics, (low, high), data)
@@ -85,7 +88,7 @@ def against(shown: Picture) -> str:
     """Return the evidence against the arm, its cost so far and the bound, as one clause."""
     data = shown.data
     slower = {
-        "latency": "answers more slowly than stable, ",
+        "latency": slower_words(data.get("shapes", {})),
         "saturation": "uses more than stable, ",
         "logs": _written(data),
     }

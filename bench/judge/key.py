@@ -86,8 +86,8 @@ def told(answers: Answers) -> list[str]:
                 for name in NAMES
             ],
         ),
-        ("Cells are 0.1 % and 1 % of errors at 50, 500 and 5,000 requests a second. Forge's, counted, with what the rate is "
-        "at most with 95 % confidence (Clopper-Pearson, one-sided):"),
+        ("Cells are 0.1 % and 1 % of errors at 50, 500 and 5,000 requests a second; all but the key cell have few releases, "
+        "of which one alone is more than 1 %. Forge's, counted, with what the rate is at most with 95 % confidence (Clopper-Pearson, one-sided):"),
         "",
         *rows(
             ["judge", *NULLS],

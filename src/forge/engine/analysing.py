@@ -119,8 +119,9 @@ def limits(limit: float | None) -> Strategy:
 
 def _sequential(recorded: Recorded, settings: AnalysisSettings, duration: float, *, traced: bool) -> Judged:
     found = analyse_release(
-        recorded.stable, recorded.arms, recorded.calibration, settings, step=recorded.step, traced=traced
-    )[0]
+        recorded.stable, recorded.arms, recorded.calibration, settings, step=recorded.step, traced=traced,
+        slow=recorded.latency,
+    )[0]  # fmt: skip
     low, high = found.interval
     analysis = Analysis(
         recorded.release, found.verdict, _short(found.t), found.arm, _digits(math.exp(min(found.largest, 690.0))),

@@ -22,8 +22,10 @@ from typing import TypeVar
 
 import msgspec
 
-from forge.core.judge.calibrate import Calibration, calibrate
+from forge.core.judge.calibrate import SHORTEST_HISTORY, Calibration, calibrate
 from forge.core.judge.evidence import Counts
+from forge.core.judge.latency import LatencyCalibration, calibrate_latency
+from forge.core.judge.windows import LARGEST
 from forge.model.diagnostics import Diagnostic, did_you_mean
 from forge.model.errors import InvalidConfiguration, UsageError
 from forge.model.traffic import Sample
@@ -54,6 +56,8 @@ class Recorded(msgspec.Struct, frozen=True):
     arms: dict[str, tuple[Sample, ...]]
     calibration: Calibration
     step: float
+    latency: LatencyCalibration | None = None
+    """What stable's own history says of its latency; None where it is too short, or has none."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -119,7 +123,7 @@ def assemble(name: str, series: Mapping[str, list[Row]], stable: str, header: He
     arms = {arm: _joined(parts, bounds, times) for arm, parts in groups.items() if arm != stable}
     own = {label: rows for label, rows in groups.get(stable, {}).items() if "/" in label[len(stable) :]}
     others = {arm: readings for arm, readings in sorted(arms.items()) if readings}
-    return Recorded(name, reference, others, calibrate(_halves(own), step), step)
+    return Recorded(name, reference, others, calibrate(_halves(own), step), step, _slow(own, bounds, step))
 
 
 def each_release(
@@ -413,6 +417,24 @@ def _is_new(rows: list[Row]) -> bool:
     if len(rows) < 2 or rows[1].requests < rows[0].requests:
         return False
     return 0 < rows[0].requests <= 3 * (rows[1].requests - rows[0].requests)
+
+
+def _slow(own: Mapping[str, list[Row]], bounds: tuple[float, ...], step: float) -> LatencyCalibration | None:
+    """Return what both halves of stable's groups say of slow requests before the release."""
+    if len(own) < 2 or not bounds:
+        return None
+    every = tuple(min(bound, LARGEST) for bound in (*bounds, LARGEST))
+    halves: dict[float, list[list[int]]] = {}
+    for number, label in enumerate(sorted(own)):
+        history = [row for row in own[label] if row.t < 0]
+        for t, (requests, _, *below) in _increments(history, len(bounds)):
+            pair = halves.setdefault(t, [[0] * len(every), [0] * len(every)])
+            counts = [high - low for low, high in pairwise((0, *below, requests))] if any(below) else [0] * len(every)
+            pair[number % 2] = [was + max(0, more) for was, more in zip(pair[number % 2], counts, strict=True)]
+    if len(halves) * step < SHORTEST_HISTORY:
+        return None
+    rows = [tuple(tuple(zip(every, half, strict=True)) for half in halves[t]) for t in sorted(halves)]
+    return calibrate_latency([(one, two) for one, two in rows], bounds, step)
 
 
 def _halves(own: Mapping[str, list[Row]]) -> list[tuple[Counts, Counts]]:

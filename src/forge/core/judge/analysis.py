@@ -17,6 +17,7 @@ from forge.core.judge.combine import closed_log_e, combine_metrics, log_mean
 from forge.core.judge.evidence import CountEvidence, Counts, fresh_counts, log_e, update_counts
 from forge.core.judge.interval import RatioInterval, excluded, interval_of, ratio_interval
 from forge.core.judge.latency import (
+    LatencyCalibration,
     LatencyEvidence,
     common_bounds,
     fresh_latency,
@@ -76,7 +77,10 @@ class ArmResult(msgspec.Struct, frozen=True):
 class _Arm:
     """One arm while it is judged: the evidence's states, which are values, and what was counted."""
 
-    def __init__(self, name: str, settings: AnalysisSettings, found: Calibration, *, latency: bool) -> None:
+    def __init__(
+        self, name: str, settings: AnalysisSettings, found: Calibration, *, latency: bool,
+        slow: LatencyCalibration | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.settings, self.found = name, settings, found
         judge = settings.judge
         shares = {"errors": judge.weights.get("errors", 0.0)}
@@ -86,6 +90,8 @@ class _Arm:
         self.counts_settings = judge.counts(found)
         self.errors: CountEvidence = fresh_counts(self.counts_settings)
         self.latency_settings = judge.latencies(found)
+        if slow is not None:
+            self.latency_settings = slow.beside(self.latency_settings)
         self.latency: LatencyEvidence | None = None
         self.slo_settings = judge.slo(settings.limit, found) if settings.limit is not None else None
         self.slo: SloEvidence | None = fresh_slo(self.slo_settings) if self.slo_settings else None
@@ -243,17 +249,19 @@ def analyse_release(
     *,
     step: float = 1.0,
     traced: bool = False,
+    slow: LatencyCalibration | None = None,
 ) -> list[ArmResult]:
     """Judge all arms of one release; readings are cumulative, never fall, and ascend in time, `step` seconds apart.
 
     The first reading of each is what counting starts from. A rollback ends the arm; the others go on. The arm that
-    is rolled back first comes first, then by evidence. `traced`: with points for a picture.
+    is rolled back first comes first, then by evidence. `traced`: with points for a picture. `slow`: what stable's
+    own history says of its latency, where it is known.
     """
     found = settings.judge.calibrated(calibration)
     beside = {round(sample.at, 3): sample for sample in stable}
     near = _Nearest(stable, step / 2)
     latency = any(sample.latency for readings in arms.values() for sample in readings[:1])
-    going = {name: _Arm(name, settings, found, latency=latency) for name in arms}
+    going = {name: _Arm(name, settings, found, latency=latency, slow=slow) for name in arms}
     queues: dict[float, list[tuple[str, Sample]]] = {}
     for name, readings in arms.items():
         for sample in readings:

@@ -74,6 +74,18 @@ class LatencyCalibration(Calibration, frozen=True):
         """Return the settings for a service with this history."""
         return LatencySettings(kind, ratio, self.clump, self.block, gross_ratio=self.gross_ratio)
 
+    def beside(self, settings: LatencySettings) -> LatencySettings:
+        """Return settings that are as careful as this history asks for, and no less than they are.
+
+        History counts from SHORTEST_HISTORY on.
+        """
+        if self.seconds < SHORTEST_HISTORY or self == msgspec.structs.replace(LATENCY_FALLBACK, seconds=self.seconds):
+            return settings
+        return msgspec.structs.replace(
+            settings, clump=max(settings.clump, self.clump), block=max(settings.block, self.block),
+            gross_ratio=max(settings.gross_ratio, self.gross_ratio),
+        )  # fmt: skip
+
 
 LATENCY_FALLBACK = LatencyCalibration(100.0, 15.0)
 """Without history: measured to keep the bound where one version wanders by 10 % for half a minute."""

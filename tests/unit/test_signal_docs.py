@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forge.adapters.notify.registry import open_notifier
 from forge.adapters.targets.registry import open_environment
 from forge.core.pipeline.assemble import Sources
 from forge.core.pipeline.document import read
@@ -24,13 +25,20 @@ BLOCKS = [
 JOB = "jobs:\n  build: {steps: [{run: make}]}\n"
 
 
+async def no_secret(name: str) -> str:
+    raise AssertionError(f"{name} is not needed before something is told")
+
+
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_the_configuration_of_a_page_is_right(page: str, block: str, tmp_path: Path) -> None:
     plan = resolve(Sources(read(block + JOB, f"docs/signals/{page}")), {})
     for environment in plan.environments:
         opened = open_environment(environment, tmp_path)
         assert opened.signals is not None
-        named = {name for source in environment.sources for name in (reference.name for reference in source.secrets)}
+        for notifier in environment.notify:
+            assert open_notifier(notifier, no_secret) is not None
+        parts = (*environment.sources, *environment.notify)
+        named = {reference.name for part in parts for reference in part.secrets}
         assert named == {secret.name for secret in plan.secrets}
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     ("Describe", ("init", "lint", "plan", "graph", "schema", "simulate", "analyse", "backtest")),
     ("Run", ("run", "runs", "status", "logs", "approve", "reject", "cancel", "retry", "resume", "artifacts")),
-    ("Release", ("release", "rollback", "explain", "env", "signals")),
+    ("Release", ("release", "rollback", "explain", "env", "signals", "grafana")),
     ("Forge itself", ("doctor", "audit", "completion", "version", "help")),
 )
 

@@ -1,7 +1,8 @@
 """What is used of something that has an end, and how much of it will be used with more traffic or after more time.
 
-What grows with the load is forecast from a line through what was seen at the first weight and at the newest, and, as
-long as there was one weight only, in proportion to the load, which is never too little. What grows with time (a leak) is forecast by its
+What grows with the load is forecast from a line through what was seen first (at rest, where there was a reading before
+the first request) and what was seen at the newest weight; with one weight only, in proportion to the load, which is
+never too little. What grows with time (a leak) is forecast by its
 slope (leak.py). A forecast is no evidence against a version: it keeps a release from a step that would hurt.
 """
 
@@ -46,6 +47,8 @@ class Track(msgspec.Struct, frozen=True, omit_defaults=True):
     first: Level = Level()
     newest: Level = Level()
     slope: Slope = Slope()
+    resting: int = 0
+    """How many of the readings were taken before it had any traffic."""
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -87,7 +90,8 @@ def outlooks(tracks: dict[str, Track], load: float, patience: float) -> list[Out
 
     `patience`: within so many seconds a leak must not fill it, at that load.
     """
-    found = [_outlook(name, track, load, patience) for name, track in tracks.items() if track.readings >= READINGS]
+    told = {name: track for name, track in tracks.items() if track.readings - track.resting >= READINGS}
+    found = [_outlook(name, track, load, patience) for name, track in told.items()]
     return sorted(found, key=lambda outlook: (-outlook.share, outlook.name))
 
 
@@ -114,8 +118,9 @@ def _grown(track: Track, gauge: Gauge, load: float, at: float, weight: int) -> T
         first = newest if not first.readings else first
         newest = Level()
     newest = Level(weight, newest.readings + 1, newest.load + load, newest.value + gauge.value)
+    resting = track.resting + (weight == 0)
     return Track(
-        gauge.value, gauge.limit or 0.0, gauge.grows_with_load, load, track.readings + 1, first, newest, slope
+        gauge.value, gauge.limit or 0.0, gauge.grows_with_load, load, track.readings + 1, first, newest, slope, resting
     )  # fmt: skip
 
 
@@ -132,7 +137,8 @@ def _at_load(track: Track, load: float) -> float:
     if load <= track.load or track.load < IDLE:
         return track.value
     first, newest = track.first, track.newest
-    if min(first.readings, newest.readings) >= READINGS:
+    enough = first.readings >= (1 if first.weight == 0 else READINGS) and newest.readings >= READINGS
+    if enough:
         low, high = first.load / first.readings, newest.load / newest.readings
         if high >= SPREAD * low:
             slope = max(0.0, (newest.value / newest.readings - first.value / first.readings) / (high - low))

@@ -16,6 +16,7 @@ from forge.core.release.capacity import replicas_for
 from forge.core.release.observe import fresh_sample
 from forge.core.release.state import ReleaseState
 from forge.core.release.tick import Tick
+from forge.model.traffic import Sample
 from forge.model.units import WHOLE, format_weight
 
 HORIZON = 3600.0
@@ -35,7 +36,10 @@ def follow_gauges(tick: Tick) -> None:
     """Take in the gauges of every arm that has had its weight for a while."""
     for release in tick.active:
         sample = fresh_sample(tick, release.version)
-        if sample is None or release.traffic_since is None or not sample.gauges or sample.at <= release.gauges_at:
+        if sample is None or not sample.gauges or sample.at <= release.gauges_at:
+            continue
+        if release.traffic_since is None:
+            _at_rest(tick, release, sample)
             continue
         weight = tick.asked.get(release.version, 0)
         if weight != release.gauges_weight or tick.observed(release.version) != weight:
@@ -46,6 +50,15 @@ def follow_gauges(tick: Tick) -> None:
             continue
         tracks = follow(release.gauges, sample.gauges, load, sample.at, weight)
         tick.put(replace(release, gauges=tracks, gauges_at=sample.at))
+
+
+def _at_rest(tick: Tick, release: ReleaseState, sample: Sample) -> None:
+    """Take in what a version uses that is ready and was asked nothing yet."""
+    known = tick.version(release.version)
+    if known is None or tick.ready(release.version) < max(1, known.wanted) or release.status == "queued":
+        return
+    tracks = follow(release.gauges, sample.gauges, 0.0, sample.at, 0)
+    tick.put(replace(release, gauges=tracks, gauges_at=sample.at))
 
 
 def refused(tick: Tick, release: ReleaseState, weight: int) -> Refusal | None:

@@ -40,6 +40,22 @@ def test_noise_at_one_weight_is_no_second_load():
     assert outlook.expected == pytest.approx(100.0)
 
 
+def test_what_is_used_at_rest_is_not_multiplied():
+    """Forty open files before the first request are no sign of eight hundred at twenty times the load."""
+    tracks = follow({}, (Gauge("open_files", 40.0, 1024.0),), 0.0, 0.0, weight=0)
+    for index in range(1, 5):
+        tracks = follow(tracks, (Gauge("open_files", 44.0, 1024.0),), 10.0, index * 5.0, weight=500)
+    (outlook,) = outlooks(tracks, 200.0, 60)
+    assert outlook.expected == pytest.approx(120.0)
+
+
+def test_readings_at_rest_alone_say_nothing():
+    tracks: dict[str, Track] = {}
+    for index in range(10):
+        tracks = follow(tracks, (Gauge("open_files", 40.0, 50.0),), 0.0, index * 5.0, weight=0)
+    assert outlooks(tracks, 200.0, 60) == []
+
+
 def test_less_load_is_never_forecast_to_use_more():
     (outlook,) = outlooks(followed(*[(10, 8.0)] * 5), 5, 3600)
     assert outlook.expected == 8.0

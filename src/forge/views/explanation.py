@@ -13,6 +13,7 @@ from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseSta
 from forge.model.strategy import StrategyStep
 from forge.model.units import WHOLE, format_duration, format_weight
 from forge.views.harm import harm_view, harm_words
+from forge.views.links import grafana_links
 from forge.views.release import describe_step, describe_strategy
 
 WAITED = 1.0
@@ -111,6 +112,8 @@ class Explanation(msgspec.Struct, frozen=True):
     counterfactual: Counterfactual | None = None
     decisions: int = 0
     """How many decisions on record this rests on; 0: only the state and the log of events are left."""
+    links: tuple[str, ...] = ()
+    """Where it can be looked at in Grafana."""
 
 
 class Narrator:
@@ -254,6 +257,7 @@ def explain(
         verdicts=verdicts, waits=waits, decisive=decisive,
         rolled_back_to=(target[0] or release.previous) if went_back else "", rolled_back_why=target[1],
         harm=_harm(state, release, now), counterfactual=_counterfactual(release, steps, now), decisions=decisions,
+        links=grafana_links(state, release),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseSta
 from forge.model.strategy import Strategy, StrategyStep
 from forge.model.units import format_duration, format_weight
 from forge.views.harm import HarmView, budget_words, harm_view
+from forge.views.links import grafana_links
 from forge.views.run import elapsed
 
 
@@ -66,6 +67,8 @@ class ReleaseView(msgspec.Struct, frozen=True):
     next: tuple[str, ...] = ()
     harm: HarmView | None = None
     """What it has cost its users; None: it never had traffic."""
+    links: tuple[str, ...] = ()
+    """Where it can be looked at in Grafana."""
 
     @property
     def final(self) -> bool:
@@ -113,6 +116,7 @@ def release_view(state: EnvironmentState, release: ReleaseState, now: float) -> 
         override=release.override,
         next=_next_commands(state.name, release),
         harm=harm_view(state, release),
+        links=grafana_links(state, release),
     )
 
 

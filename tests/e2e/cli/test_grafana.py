@@ -98,6 +98,10 @@ def test_the_regions_of_a_canary(forge, grafana) -> None:
     weights = {region["tags"][5]: region["timeEnd"] - region["time"] for region in regions}
     assert 900 <= weights["step:weight 20%"] <= 6000
     assert grafana.steps("production-1")[-1] == "promoted"
+    (link,) = forge.json("explain", "production-2")["links"]
+    assert link.startswith(f"{grafana.url}/explore?")
+    assert forge.json("release", "get", "production")["releases"][0]["links"] == [link]
+    assert link in forge.ok("explain", "production-2")
     stored = b"".join(path.read_bytes() for path in forge.folder.rglob("*.db*"))
     assert stored
     assert TOKEN.encode() not in stored

@@ -64,6 +64,7 @@ def _head(story: Explanation, paint: Paint, created: str) -> list[str]:
     for words, text in (("because", story.reason), ("waits for", story.waits_for), ("note", story.note)):
         if text:
             lines.append(f"  {words}: {text}")
+    lines += [f"  grafana: {link}" for link in story.links]
     return lines
 
 

@@ -111,3 +111,12 @@ def test_infinite_bounds_are_written_as_a_number_that_json_has() -> None:
     sample = Sample(1.0, 1, 0, ((0.1, 1), (math.inf, 1)))
     assert storable(sample).latency == ((0.1, 1), (LARGEST, 1))
     assert storable(storable(sample)) == storable(sample)
+
+
+def test_what_is_not_a_number_is_no_reading() -> None:
+    odd = Sample(
+        1.0, 10, 1, ((float("inf"), 10),), float("nan"), None, values=(("queue", float("nan")), ("users", 3.0)),
+    )  # fmt: skip
+    kept = storable(odd)
+    assert kept.cpu_seconds is None
+    assert kept.values == (("users", 3.0),)

@@ -12,6 +12,8 @@ GONE = 3600.0
 """Seconds after which a series, or a replica, that was not seen any more is forgotten."""
 SERIES_KEPT = 5_000
 """So many series are carried over a restart of Forge."""
+MOST = 2.0**60
+"""No counter of requests gets there; sums of larger numbers would not end as numbers."""
 
 
 class RangeCounters:
@@ -32,7 +34,7 @@ class RangeCounters:
         last, grown = self._last.get(series), 0.0
         born = last is None and reporter in self._reporters
         for at, value in samples:
-            if not math.isfinite(value) or value < 0 or (last is not None and at <= last[0]):
+            if not (0 <= value <= MOST and math.isfinite(at)) or (last is not None and at <= last[0]):
                 continue
             if last is not None:
                 grown += value - last[1] if value >= last[1] else value
@@ -46,7 +48,7 @@ class RangeCounters:
 
     def add(self, name: str, amount: float) -> None:
         """Add what came since the last time, for who reports no counters but differences."""
-        if math.isfinite(amount) and amount > 0:
+        if 0 < amount <= MOST:
             self._totals[name] = self._totals.get(name, 0.0) + amount
 
     def looked(self, reporters: Iterable[str], now: float) -> None:

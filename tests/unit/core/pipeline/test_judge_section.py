@@ -48,7 +48,7 @@ def test_what_is_given_is_what_the_judge_gets() -> None:
     model = JudgeModel.model_validate({"sequential": given})
     assert model.config() == {
         "alpha": 0.005, "ratio": 1.5, "decide_within": 1200.0, "prove": 0.01,
-        "weights": {"errors": 0.5, "latency": 0.0, "saturation": 0.1},
+        "weights": {"errors": 0.5, "latency": 0.0, "logs": 0.1, "saturation": 0.1},
     }  # fmt: skip
     judge = judge_of(EnvironmentPlan("production", judge_config=model.config()))
     assert judge.settings.alpha == 0.005  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ def test_what_is_given_is_what_the_judge_gets() -> None:
     [
         "sequentail", 3, {"sequential": {}, "threshold": {}}, {"sequential": {"alpha": 0}}, {"sequential": {"ratio": 0.5}},
         {"sequential": {"alfa": 0.1}}, {"threshold": {"alpha": 0.1}},
-        {"sequential": {"weights": {"errors": 0, "latency": 0, "saturation": 0}}},
+        {"sequential": {"weights": {"errors": 0, "latency": 0, "logs": 0, "saturation": 0}}},
         {"failure_limit": {"interval": "0s"}}, {"failure_limit": {"failure_limit": -2}}, {"failure_limit": {"failure_limit": True}},
         {"failure_limit": {"count": 2, "failure_limit": 2}}, {"failure_limit": {"iterations": 3}},
         {"mann_whitney": {"metrics": []}}, {"mann_whitney": {"metrics": "error_rate"}}, {"mann_whitney": {"metrics": ["latency_p100"]}},

@@ -39,7 +39,7 @@ def measure() -> list[Figure]:
     each = statistics.median(took) * 1000 / METRICS
     return [
         Figure("judge: update of one metric of one arm, median", f"{each:.2f} ms", "at most 0.3 ms"),
-        Figure("judge: state of one arm, all metrics, largest", f"{largest / 1000:.1f} kB", "at most 4 kB a metric"),
+        Figure("judge: state of one arm, all metrics, largest", f"{largest / 1000:.1f} kB", "at most 4 kB"),
     ]
 
 

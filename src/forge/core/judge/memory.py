@@ -20,6 +20,7 @@ from forge.core.judge.latency import LatencyEvidence, common_bounds, fresh_laten
 from forge.core.judge.quality import partner, unseen
 from forge.core.judge.settings import SequentialSettings
 from forge.core.judge.slo import SloEvidence, fresh_slo, update_slo
+from forge.core.judge.stored import restored, shortened
 from forge.core.judge.windows import UNBOUNDED, window
 from forge.core.judge.written import Written
 from forge.model.traffic import Sample
@@ -63,7 +64,7 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
 def recall(state: dict[str, Any], settings: SequentialSettings, stable: Series) -> Memory:
     """Return the memory from a judge's state; an empty one begins, with the calibration that is known then."""
     if state:
-        return msgspec.convert(state, Memory, strict=False)
+        return msgspec.convert(restored(state), Memory, strict=False)
     found = settings.calibrated(stable.calibration)
     return Memory(fresh_counts(settings.counts(found)), found)
 
@@ -71,7 +72,7 @@ def recall(state: dict[str, Any], settings: SequentialSettings, stable: Series) 
 def remembered(memory: Memory) -> dict[str, Any]:
     """Return the memory as JSON gives it back, so that a state is the same before and after it was stored."""
     state: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(memory))
-    return state
+    return shortened(state)
 
 
 def take_all(memory: Memory, settings: SequentialSettings, arm: Series, stable: Series, limit: float | None) -> Memory:
@@ -130,7 +131,7 @@ def _take_alone(
         if memory.slo is not None and not _shared_now(memory, beside, stable):
             slo = update_slo(memory.slo, settings.slo(memory.limit, memory.calibration), counts, sample.at)
             memory = replace(memory, slo=slo)
-    return replace(memory, alone=_trimmed(sample, ()))
+    return replace(memory, alone=Sample(sample.at, sample.requests, sample.errors))
 
 
 def _shared_now(memory: Memory, beside: Sample | None, stable: Series) -> bool:

@@ -140,13 +140,14 @@ class LocalTargetConfig(msgspec.Struct, frozen=True):
     replicas: int = 2
     env: dict[str, str] = {}
     ready: Readiness = Readiness(tcp=True)
+    live: Readiness | None = None
+    """A replica that once answered this, and then fails it `failures` times in a row, is started anew; one of a
+    version at a time. None: only a replica whose process ends is."""
     stop_grace: float = 10.0
     drain: float = 5.0
     """Longest wait for requests in flight between leaving the proxy and TERM."""
     restart_delay: float = 0.5
     restart_max_delay: float = 30.0
-    capacity: float | None = None
-    """Requests per second that one replica can carry; None: a replica carries its share of all replicas."""
 
 
 class EnvoyRouterConfig(msgspec.Struct, frozen=True):

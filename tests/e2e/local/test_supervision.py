@@ -408,3 +408,36 @@ async def test_a_very_long_path_is_no_obstacle(tmp_path) -> None:
         assert (await environment.router.address()).startswith("http://127.0.0.1:")
     finally:
         await shutdown(folder)
+
+
+async def test_a_replica_that_hangs_is_started_anew(world, eventually) -> None:
+    live = {"http": "/", "interval": 0.1, "timeout": 0.3, "failures": 3}
+    ready = {"http": "/", "interval": 0.05, "timeout": 0.3}
+    await world.up("1.0", replicas=2, ready=ready, live=live, stop_grace=0.3, restart_delay=0.1)
+    pids = [(await world.replica("1.0", number))["pid"] for number in (1, 2)]
+    os.kill(pids[0], signal.SIGSTOP)  # it keeps its port open, and takes no TERM
+
+    async def another_process_is_ready() -> bool:
+        replica = await world.replica("1.0")
+        return replica["ready"] and replica["pid"] not in {None, pids[0]} and replica["restarts"] == 1
+
+    await eventually(another_process_is_ready, "the replica was started anew")
+    assert not psutil.pid_exists(pids[0])
+    other = await world.replica("1.0", 2)
+    assert (other["pid"], other["restarts"]) == (pids[1], 0)
+
+
+async def test_when_what_all_replicas_need_is_away_they_are_not_all_started_anew(world, eventually, tmp_path) -> None:
+    needed = tmp_path / "dependency"
+    needed.touch()
+    live = {"command": ["test", "-e", str(needed)], "interval": 0.05, "failures": 2}
+    await world.up("1.0", replicas=3, live=live, stop_grace=0.3, restart_delay=0.05)
+    needed.unlink()
+
+    async def one_went() -> bool:
+        return (await world.target.observe())["1.0"].restarts == 1
+
+    await eventually(one_went, "one replica was started anew")
+    await asyncio.sleep(1.0)  # twenty checks of each
+    count = (await world.target.observe())["1.0"]
+    assert (count.restarts, count.ready) == (1, 3)

@@ -16,7 +16,6 @@ from forge.core.pipeline.schema_base import (
     Env,
     Flag,
     Leaf,
-    Number,
     Positive,
     Section,
     Text,
@@ -54,7 +53,9 @@ class ReadyModel(Section):
     @model_validator(mode="after")
     def _one(self) -> ReadyModel:
         if sum(map(bool, (self.http, self.tcp, self.command))) != 1:
-            raise wrong("must have exactly one of `http`, `tcp` and `command`", "write `ready: {http: /healthz}`")
+            raise wrong(
+                "must have exactly one of `http`, `tcp` and `command`", f"write `{self.title}: {{http: /healthz}}`"
+            )
         if self.http and not self.http.startswith("/"):
             raise wrong(f"has an `http` that is not a path: `{self.http}`", f"write `http: /{self.http}`")
         if self.interval <= 0 or self.timeout <= 0:
@@ -66,6 +67,13 @@ class ReadyModel(Section):
         return Readiness(self.http, self.tcp, self.command, self.interval, self.timeout, self.failures)
 
 
+class LiveModel(ReadyModel):
+    """How a replica that hangs is told from one that works."""
+
+    title: ClassVar[str] = "live"
+    interval: Duration = 5.0
+
+
 class TargetOverrides(Section):
     """What one version may have otherwise than its environment says."""
 
@@ -74,19 +82,20 @@ class TargetOverrides(Section):
     replicas: Positive | None = None
     env: Env | None = None
     ready: ReadyModel | None = None
+    live: LiveModel | None = None
     stop_grace: Duration | None = None
     drain: Duration | None = None
     restart_delay: Duration | None = None
     restart_max_delay: Duration | None = None
-    capacity: Number | None = None
 
     def overrides(self) -> dict[str, Any]:
         """Return what is given, under the names of `LocalTargetConfig`, as plain data."""
         given: dict[str, Any] = {
             name: getattr(self, name) for name in TargetOverrides.model_fields if name in self.model_fields_set
         }
-        if self.ready is not None:
-            given["ready"] = plain(self.ready.readiness())
+        for name, check in (("ready", self.ready), ("live", self.live)):
+            if check is not None:
+                given[name] = plain(check.readiness())
         return plain(given)
 
 

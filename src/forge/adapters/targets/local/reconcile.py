@@ -89,7 +89,11 @@ def _advance(
             return replica, Action("start", replica.key), None
         return replica, None, replica.retry_at
     if replica.phase == "running":
-        return replica, None, None
+        if replica.condemned_at is None or replica.killed:
+            return replica, None, None
+        if now < replica.condemned_at + grace:
+            return replica, None, replica.condemned_at + grace
+        return replace(replica, killed=True), Action("kill", replica.key), None
     if replica.process is None:
         return None, None, None
     if replica.phase == "draining":
@@ -108,6 +112,7 @@ def on_started(state: AgentState, key: str, process: ProcessIdentity, port: int,
         replace(
             state.replicas[key], phase="running", process=process, port=port, started_at=now, since=now,
             ready=False, ready_since=None, failures=0, killed=False, message="started, not ready yet",
+            lived=False, live_failures=0, condemned_at=None,
         ),
     )  # fmt: skip
 
@@ -127,6 +132,8 @@ def on_exit(state: AgentState, key: str, how: str, log_tail: str, now: float) ->
     steady = replica.ready_since is not None and now - replica.ready_since >= STEADY
     calm = replace(replica, crashes=0) if steady else replica
     text = f"replica {replica.number} {how} after {max(0.0, now - replica.started_at):.1f}s"
+    if replica.condemned_at is not None:
+        text = f"{replica.message}; it {how}"
     if log_tail:
         text += f"; last log lines: {log_tail}"
     after = _back_off(state, calm, text, now)
@@ -140,18 +147,20 @@ def _back_off(state: AgentState, replica: Replica, reason: str, now: float) -> R
     delay = min(most, first * 2.0 ** min(replica.crashes, 32))
     return replace(
         replica, phase="waiting", process=None, ready=False, ready_since=None, failures=0, since=now,
-        crashes=replica.crashes + 1, retry_at=now + delay, message=f"{reason}; restarting in {delay:.1f}s",
+        condemned_at=None, crashes=replica.crashes + 1, retry_at=now + delay, message=f"{reason}; restarting in {delay:.1f}s",
     )  # fmt: skip
 
 
 def on_probe(state: AgentState, key: str, reason: str | None, now: float) -> AgentState:
     """A readiness probe answered: `reason` is why it failed, None: it passed."""
     replica = state.replicas.get(key)
-    if replica is None or replica.phase != "running":
+    if replica is None or replica.phase != "running" or replica.condemned_at is not None:
         return state
     if reason is None:
         since = replica.ready_since if replica.ready and replica.ready_since is not None else now
-        return _put(state, replace(replica, ready=True, ready_since=since, failures=0, message=""))
+        # After it was started anew for its liveness check, only that check tells that this has helped.
+        lived = replica.lived or not replica.renewed
+        return _put(state, replace(replica, ready=True, ready_since=since, failures=0, message="", lived=lived))
     wish = state.wishes.get(replica.version)
     allowed = wish.config.ready.failures if wish else 1
     failures = min(replica.failures + 1, max(1, allowed))
@@ -164,6 +173,33 @@ def on_probe(state: AgentState, key: str, reason: str | None, now: float) -> Age
             message="" if still else message,
         ),
     )  # fmt: skip
+
+
+def on_live(state: AgentState, key: str, reason: str | None, now: float) -> AgentState:
+    """A liveness check answered: `reason` is why it failed, None: it passed.
+
+    A replica that failed too often is condemned: its process is to be told to end, and is then started anew like
+    one that crashed. Of one version there is only one at a time on that way, until it passes the check again: when
+    what all replicas need is away, starting them anew would only add to the trouble.
+    """
+    replica = state.replicas.get(key)
+    if replica is None or replica.phase != "running" or replica.condemned_at is not None:
+        return state
+    if reason is None:
+        return _put(state, replace(replica, lived=True, live_failures=0, renewed=False))
+    wish = state.wishes.get(replica.version)
+    if wish is None or wish.config.live is None or not replica.lived:
+        return state
+    allowed = max(1, wish.config.live.failures)
+    failures = min(replica.live_failures + 1, allowed)
+    others = [one for one in state.replicas.values() if one.version == replica.version and one.key != key]
+    if failures < allowed or any(one.renewed for one in others):
+        return _put(state, replace(replica, live_failures=failures))
+    message = f"replica {replica.number} hangs: {failures} liveness checks in a row failed: {reason}"
+    condemned = replace(
+        replica, live_failures=failures, condemned_at=now, renewed=True, ready=False, ready_since=None, message=message
+    )
+    return _put(state, condemned)
 
 
 def want(state: AgentState, wish: Wish) -> AgentState:
@@ -195,6 +231,7 @@ def _clamped(replica: Replica, now: float) -> Replica:
         since=min(replica.since, now),
         started_at=min(replica.started_at, now),
         ready_since=None if replica.ready_since is None else min(replica.ready_since, now),
+        condemned_at=None if replica.condemned_at is None else min(replica.condemned_at, now),
         retry_at=min(replica.retry_at, now) if replica.since > now else replica.retry_at,
     )
 

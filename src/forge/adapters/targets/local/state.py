@@ -38,6 +38,14 @@ class Replica(msgspec.Struct, frozen=True):
     """When its phase began."""
     killed: bool = False
     """KILL was sent."""
+    lived: bool = False
+    """It passed its liveness check since it was started, or was ready at first: from then on a failure counts."""
+    live_failures: int = 0
+    """Liveness checks that failed in a row."""
+    condemned_at: float | None = None
+    """When its liveness check had failed too often: it was sent TERM, to be started anew."""
+    renewed: bool = False
+    """It is being started anew for its liveness check, and has not passed it since."""
 
     @property
     def key(self) -> str:

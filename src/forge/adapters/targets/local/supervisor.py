@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -48,6 +48,8 @@ _ADMIN_PATIENCE = 10.0
 _ABANDON_GRACE = 2.0
 _DRAIN_POLL = 0.05
 
+ProbeKind = Literal["ready", "live"]
+
 
 class Supervisor:
     """The one that looks after an environment. Use from one event loop only; `state` is always as saved."""
@@ -71,7 +73,7 @@ class Supervisor:
         self._saved: AgentState | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._watched: dict[str, tuple[ProcessIdentity, int]] = {}
-        self._probes: dict[str, tuple[ProcessIdentity, asyncio.Task[None]]] = {}
+        self._probes: dict[tuple[str, ProbeKind], tuple[ProcessIdentity, asyncio.Task[None]]] = {}
         self._idle: dict[str, int] = {}
         self._idle_since_polls = 2
         self._scraped = ""
@@ -229,38 +231,46 @@ class Supervisor:
             return
         signal_group(replica.process, signal.SIGTERM if action.kind == "terminate" else signal.SIGKILL)
 
-    # Readiness
+    # Readiness and liveness
 
     def _keep_probes(self) -> None:
-        """Have exactly one probe for each running replica."""
-        running = {
-            key: replica.process
-            for key, replica in self.state.replicas.items()
-            if replica.phase == "running" and replica.process is not None
-        }
-        for key, (process, task) in list(self._probes.items()):
-            if running.get(key) != process:
+        """Have exactly one probe of each kind that is asked for, for each running replica."""
+        running: dict[tuple[str, ProbeKind], ProcessIdentity] = {}
+        for key, replica in self.state.replicas.items():
+            if replica.phase == "running" and replica.process is not None:
+                running[key, "ready"] = replica.process
+                if self.state.wishes[replica.version].config.live is not None:
+                    running[key, "live"] = replica.process
+        for name, (process, task) in list(self._probes.items()):
+            if running.get(name) != process:
                 task.cancel()
-                del self._probes[key]
-        for key, process in running.items():
-            if key not in self._probes:
-                self._probes[key] = (process, asyncio.create_task(self._probe(key, process)))
+                del self._probes[name]
+        for (key, kind), process in running.items():
+            if (key, kind) not in self._probes:
+                self._probes[key, kind] = (process, asyncio.create_task(self._probe(key, kind, process)))
 
-    async def _probe(self, key: str, process: ProcessIdentity) -> None:
+    async def _probe(self, key: str, kind: ProbeKind, process: ProcessIdentity) -> None:
         while True:
             replica = self.state.replicas.get(key)
             if replica is None or replica.process != process or replica.phase != "running":
                 return
-            config = self.state.wishes[replica.version].config.ready
+            wanted = self.state.wishes[replica.version].config
+            config = wanted.live if kind == "live" else wanted.ready
+            if config is None:
+                return
             folder = self.folder.working_directory(replica.version)
             env = self.environment_of(replica, replica.port)
             reason = await readiness.probe(config, replica.port, env=env, cwd=folder)
             current = self.state.replicas.get(key)
             if current is None or current.process != process:
                 return
-            after = reconcile.on_probe(self.state, key, reason, self.clock())
+            answered = reconcile.on_live if kind == "live" else reconcile.on_probe
+            after = answered(self.state, key, reason, self.clock())
             if after != self.state:
                 self.update(after)
+                if current.condemned_at is None and after.replicas[key].condemned_at is not None:
+                    self.publish()  # it leaves the proxy before it is told to stop
+                    signal_group(process, signal.SIGTERM)
             await asyncio.sleep(max(0.01, config.interval))
 
     # Proxy

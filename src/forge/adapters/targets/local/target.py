@@ -16,6 +16,9 @@ from forge.model.configs import LocalTargetConfig
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.traffic import ReplicaCount, Version
 
+_PAST = frozenset({"capacity"})
+"""Options of earlier versions of Forge, without effect: what was pinned with them still runs."""
+
 
 class LocalTarget:
     """Runs replicas through the environment's agent, which lives on when Forge does not."""
@@ -57,6 +60,7 @@ class LocalTarget:
 def target_config(data: dict[str, Any]) -> LocalTargetConfig:
     """Return a version's configuration. Raises UsageError that names the key that is wrong."""
     known = LocalTargetConfig.__struct_fields__
+    data = {key: value for key, value in data.items() if key not in _PAST}
     for key in data:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)

@@ -129,8 +129,8 @@ SourceList = Annotated[tuple[SourceModel, ...], BeforeValidator(_as_list), Field
 def check_sources(sources: tuple[SourceModel, ...]) -> None:
     """Raise the error of a list in which two sources have one name, or that has none."""
     if not sources:
-        raise wrong("has no source", "leave `signals` out for the target's own")
+        raise wrong("has `signals` without a source", "leave `signals` out for the target's own", at="signals")
     names = [source.named for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise wrong(f"has two sources called `{name}`", "give one of them a `name:`")
+            raise wrong(f"has two sources called `{name}`", "give one of them a `name:`", at="signals")

@@ -32,6 +32,8 @@ def _label(value: Any) -> str:
 
 
 def _limit(value: Any) -> float | str | None:
+    if isinstance(value, list | dict):
+        raise leaves.LeafError(f"must be a number or a query, not {leaves.kind_of(value)}")
     return leaves.text(value) if isinstance(value, str) else None if value is None else leaves.number(value)
 
 

@@ -70,7 +70,7 @@ def validate(model: type[M], document: Document) -> Validated[M]:
                 problems.append(Diagnostic("too-many", f"and {len(found) - MAX_TOLD:,} problems more", document.file))
                 return Validated(None, _in_order(problems), whole=False)
             for path, error in found:
-                cut.add(path)
+                cut |= {path, path[:-1]} if error["type"] == "missing" else {path}
                 if not _cut(data, path, error["type"]):
                     return Validated(None, _in_order(problems), whole=False)
         else:

@@ -114,6 +114,14 @@ class EnvironmentMachine:
         weights, generation = table or (None, None)
         return Observation(now, replicas, weights, samples, "; ".join(problems), generation)
 
+    async def address(self, state: EnvironmentState) -> str:
+        """Return where clients reach the environment; empty when its router cannot be asked now."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await self._world(state).router.address()
+        except (ForgeError, TimeoutError):
+            return ""
+
     def decide(
         self,
         state: EnvironmentState,

@@ -98,6 +98,10 @@ class EngineReleases:
             "problem": (stable.seen.message if stable.seen else stable.problem) if stable else "",
         }
 
+    async def address(self, environment: str) -> str:
+        """Return where clients reach the environment, empty while nobody can tell. See ReleaseClient."""
+        return await self._environments.address(await self._state(environment))
+
     async def examine(self, environment: str, thresholds: tuple[Threshold, ...]) -> list[dict[str, Any]]:
         """Hold thresholds against the stable version as it is now. See ReleaseClient."""
         state = await self._state(environment)

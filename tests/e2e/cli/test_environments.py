@@ -12,11 +12,20 @@ PIPELINE = """\
 jobs:
   release:
     steps:
-      - deploy:
+      - id: shop
+        deploy:
           environment: production
           version: "1"
           strategy: rolling
-"""
+      - run: |
+          "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).status)' "$ADDRESS"
+          test "$VERSION of $RELEASE" = "1 of production-1"
+        env:
+          PYTHON: PYTHON_HERE
+          ADDRESS: ${{ steps.shop.outputs.address }}
+          VERSION: ${{ steps.shop.outputs.version }}
+          RELEASE: ${{ steps.shop.outputs.release }}
+""".replace("PYTHON_HERE", sys.executable)
 ENVIRONMENTS = f"""\
 production:
   target:

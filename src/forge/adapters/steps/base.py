@@ -72,6 +72,9 @@ class ReleaseClient(Protocol):
     async def view(self, environment: str) -> dict[str, Any]:
         """Return `name`, `stable`, `settled`, `waits_for`, `wanted` and `ready` (stable's replicas), `problem`."""
 
+    async def address(self, environment: str) -> str:
+        """Return where clients reach the environment, for example `http://127.0.0.1:8080`; empty: not known now."""
+
     async def examine(self, environment: str, thresholds: tuple[Threshold, ...]) -> list[dict[str, Any]]:
         """Read the stable version now and hold each threshold against it: `exceeded` (None: it cannot know) and
         `why`."""

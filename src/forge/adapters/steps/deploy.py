@@ -52,7 +52,8 @@ class DeployStep:
         if not config.wait:
             context.say(f"not waiting; watch it with: forge release watch {environment.name}")
             return StepResult("succeeded", f"{release} is under way", outputs=outputs)
-        return await _wait(context, config, release, outputs)
+        result = await _wait(context, config, release, outputs)
+        return replace(result, outputs={**result.outputs, "address": await context.releases.address(environment.name)})
 
 
 def _identity(artifact: str, settings: dict[str, Any]) -> str:

@@ -71,16 +71,30 @@ async def _checked(context: StepContext, config: VerifyConfig) -> StepResult:
         exceeded = [finding for finding in findings if finding["exceeded"]]
         if exceeded:
             return StepResult("failed", exceeded[0]["why"], outputs=_numbers(exceeded[0]))
-        unknown = [finding["why"] for finding in findings if finding["exceeded"] is None]
+        unknown = _unknown(findings)
         if not unknown and waited >= config.for_seconds:
             return StepResult("succeeded", words, outputs=_numbers(findings[0]) if findings else {})
         if unknown and waited >= max(config.timeout, config.for_seconds):
             late = f"nothing could be judged within {format_duration(waited)}: {unknown[0]}"
-            return StepResult("error", f"{late} (`minimum_requests: 0` accepts a version that nobody asks)")
+            return StepResult("error", late + _advice(findings))
         limit = config.for_seconds if not unknown else max(config.timeout, config.for_seconds)
         pause = min(config.interval, max(LOOK, limit - waited))
         await asyncio.sleep(pause)
         waited += pause
+
+
+def _unknown(findings: list[dict[str, Any]]) -> list[str]:
+    return [finding["why"] for finding in findings if finding["exceeded"] is None]
+
+
+def _advice(findings: list[dict[str, Any]]) -> str:
+    """Return what to do when nobody asked the version; empty when something else could not be measured."""
+    if any(finding["exceeded"] is None and finding.get("requests") != 0 for finding in findings):
+        return ""
+    return (
+        ": nobody asked the version. Put `verify` where there is traffic, or write `minimum_requests: 0` in its checks"
+        " to accept a version that nobody asks"
+    )
 
 
 async def _settled(context: StepContext, environment: str) -> dict[str, Any]:

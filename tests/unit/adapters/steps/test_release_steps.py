@@ -22,7 +22,7 @@ pytestmark = pytest.mark.looptime
 
 WITHIN = {"exceeded": False, "why": "1 of 100 requests failed (1 %)", "rate": 0.01}
 ABOVE = {"exceeded": True, "why": "9 of 100 requests failed (9 %)", "rate": 0.09}
-UNKNOWN = {"exceeded": None, "why": "cannot know yet: 0 of at least 1 requests"}
+UNKNOWN = {"exceeded": None, "why": "cannot know yet: 0 of at least 1 requests", "requests": 0}
 SERVING = {"settled": True, "stable": "1.0", "wanted": 2, "ready": 2, "waits_for": "", "problem": ""}
 STARTING = {**SERVING, "ready": 1, "problem": "readiness: connection refused"}
 PROMOTED = {"status": "promoted", "reason": "all steps passed", "version": "1.1", "requests": 200, "failed_requests": 1}
@@ -68,6 +68,9 @@ class PlayedEnvironment:
     async def view(self, environment: str) -> dict[str, Any]:
         return self.views.pop(0) if len(self.views) > 1 else self.views[0]
 
+    async def address(self, environment: str) -> str:
+        return "http://127.0.0.1:8080"
+
     async def examine(self, environment: str, thresholds: tuple[Threshold, ...]) -> list[dict[str, Any]]:
         return [self.findings.pop(0) if len(self.findings) > 1 else self.findings[0]]
 
@@ -102,6 +105,9 @@ async def test_deploy_asks_for_the_artifact_by_its_hash_and_reports_the_promotio
     assert result.outcome == "succeeded"
     assert result.message == "production-2 was promoted; 1 of 200 requests failed"
     assert result.outputs["release"] == "production-2"
+    assert result.outputs["address"] == "http://127.0.0.1:8080"
+    assert result.outputs["environment"] == "production"
+    assert (result.outputs["version"], result.outputs["status"]) == ("1.1", "promoted")
     assert len(asked["version"]["id"]) == 12
     assert asked["request"]["version"] == asked["version"]["id"]
     assert asked["version"]["artifact"] == "abcdef0123456789"
@@ -139,6 +145,7 @@ async def test_deploy_fails_with_the_reason_of_the_rollback(perform: Any) -> Non
     assert result.outcome == "failed"
     assert result.message == ("production-2 was rolled back: error rate above 5 %; 17 of 200 requests failed")
     assert result.outputs["status"] == "rolled_back"
+    assert result.outputs["address"] == "http://127.0.0.1:8080", "the steps of `on_failure` may want it"
 
 
 async def test_deploy_that_does_not_wait_says_how_to_watch(perform: Any, job: Any) -> None:
@@ -199,8 +206,22 @@ async def test_verify_neither_passes_nor_fails_what_it_cannot_measure(perform: A
     result = await perform("verify", VerifyConfig("production"), PlayedEnvironment(findings=[UNKNOWN]))
     assert result.outcome == "error"
     assert "nothing could be judged within 5m 0s: cannot know yet" in result.message
+    assert "write `minimum_requests: 0` in its checks" in result.message
     assert looptime == 300
     assert job.log.read_text().count("cannot know yet") == 1
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        {"exceeded": None, "why": "metrics: no answer within 5 s"},
+        {"exceeded": None, "why": "cannot know yet: 3 of at least 20 requests", "requests": 3},
+    ],
+)
+async def test_verify_gives_no_advice_that_would_not_help(perform: Any, finding: dict[str, Any]) -> None:
+    result = await perform("verify", VerifyConfig("production"), PlayedEnvironment(findings=[finding]))
+    assert result.outcome == "error"
+    assert "minimum_requests" not in result.message
 
 
 async def test_verify_goes_on_when_the_data_comes(perform: Any, looptime: Any) -> None:

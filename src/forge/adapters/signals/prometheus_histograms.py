@@ -40,6 +40,8 @@ class Histograms:
                 self._native(series, version, reporter)
             elif "le" in series.metric:
                 bound = _bound(series.metric["le"], self._unit)
+                if math.isnan(bound):
+                    continue
                 self._add(version, bound, series_key(series.metric), series, reporter)
             else:
                 continue
@@ -103,7 +105,8 @@ def sorted_into(histogram: NativeHistogram, unit: float) -> list[float]:
     """Return the cumulative counts at or below each of BOUNDS; a bucket counts where its upper end lies."""
     counts = [0.0] * len(BOUNDS)
     for _, _, upper, count in histogram.buckets:
-        counts[bisect_left(BOUNDS, number(upper) * unit * (1 - 1e-9))] += number(count)
+        bound = number(upper) * unit * (1 - 1e-9)
+        counts[-1 if math.isnan(bound) else bisect_left(BOUNDS, bound)] += number(count)
     rising = [*accumulate(counts)]
     rising[-1] = max(rising[-1], number(histogram.count))
     return rising

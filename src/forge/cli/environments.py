@@ -83,6 +83,7 @@ def up(context: typer.Context, environment: EnvironmentName) -> None:
 def down(
     context: typer.Context,
     environment: EnvironmentName,
+    force: Annotated[bool, typer.Option("--force", help="Abort the releases that are under way first.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
     """End everything that runs in an environment: proxy, replicas, agent. What was released stays on record."""
@@ -90,14 +91,20 @@ def down(
 
     async def work(engine: Engine) -> int:
         from forge.cli.gates import question
-        from forge.cli.power import take_down
+        from forge.cli.power import abort_all, check_at_rest, take_down, under_way
 
         await check_known(engine, environment)
+        going = await under_way(engine, environment)
+        if not force:
+            check_at_rest(environment, going)
         if not yes and session.terminal.interactive:
-            typed = await question(f"this stops everything in {environment}; type its name to go on: ")
+            first = f"aborts {', '.join(going)} and " if going else ""
+            typed = await question(f"this {first}stops everything in {environment}; type its name to go on: ")
             if typed != environment:
                 tell("nothing was stopped")
                 return ExitCode.REJECTED
+        if force:
+            await abort_all(engine, session, environment)
         return await take_down(engine, session, environment)
 
     session.run(work)

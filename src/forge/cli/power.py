@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from forge.cli.session import actor, tell
+from forge.cli.session import actor, leave, tell
 from forge.cli.subjects import EnvironmentSubject, environment_state
-from forge.model.errors import ExitCode, UsageError
+from forge.model.errors import DependencyFailed, ExitCode, UsageError
 from forge.views.environment import EnvironmentView, environment_view
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forge.views.run import RunView
 
 UP_PATIENCE = 120.0
+ABORT_PATIENCE = 120.0
 
 
 def open_target(engine: Engine, plan: EnvironmentPlan) -> Target:
@@ -84,6 +85,53 @@ async def bring_up(engine: Engine, session: Session, environment: str) -> int:
     return code
 
 
+async def under_way(engine: Engine, environment: str) -> list[str]:
+    """Return the ids of the releases that are under way in an environment."""
+    machine = await engine.store.machines.find("environment", environment)
+    if machine is None:
+        return []
+    view = environment_view(await environment_state(engine, machine), time.time())
+    return [release.id for release in view.under_way]
+
+
+def check_at_rest(environment: str, going: list[str]) -> None:
+    """Raise UsageError, with what can be done, when releases are under way."""
+    if going:
+        hint = f"`forge env down {environment} --force` aborts first"
+        raise UsageError(f"{', '.join(going)} is under way in {environment}", hint=hint)
+
+
+class Rest(EnvironmentSubject):
+    """An environment, watched until nothing is under way in it and no command waits, whatever would need a person."""
+
+    async def settled(self, view: RunView | EnvironmentView) -> bool:
+        """Every release is over."""
+        assert isinstance(view, EnvironmentView)
+        return not view.under_way and not await self.engine.store.inbox.of(self.machine)
+
+
+async def abort_all(engine: Engine, session: Session, environment: str) -> None:
+    """Abort what is under way in an environment, until nothing is. Raises DependencyFailed when that takes too long."""
+    from forge.cli.render.progress import progress_for
+    from forge.cli.watching import Foreground
+
+    machine = await engine.store.machines.find("environment", environment)
+    going = await under_way(engine, environment)
+    if machine is None or not going:
+        return
+    for release in going:
+        payload = {"release": release, "comment": f"{environment} is taken down"}
+        await engine.store.inbox.send(machine, "abort", actor(), payload)
+    code = await Foreground(engine, [Rest(engine, machine)], progress_for(session.terminal)).carry_on(
+        timeout=ABORT_PATIENCE
+    )
+    if code == ExitCode.INTERRUPTED:
+        leave(code)
+    if still := await under_way(engine, environment):
+        words = f"{', '.join(still)} was told to abort, and is not over after {ABORT_PATIENCE:.0f} s"
+        raise DependencyFailed(words, hint=f"`forge release get {environment}` shows what it waits for")
+
+
 async def take_down(engine: Engine, session: Session, environment: str) -> int:
     """End everything that runs in an environment. Raises UsageError while a release is under way in it."""
     from forge.adapters.targets.local.environment import shutdown
@@ -94,11 +142,7 @@ async def take_down(engine: Engine, session: Session, environment: str) -> int:
         from forge.cli.subjects import Accepted
         from forge.cli.watching import Foreground
 
-        under_way = environment_view(await environment_state(engine, machine), time.time()).under_way
-        if under_way:
-            names = ", ".join(release.id for release in under_way)
-            hint = f"`forge release abort {environment}` ends it first"
-            raise UsageError(f"{names} is under way in {environment}", hint=hint)
+        check_at_rest(environment, await under_way(engine, environment))
         # On record first, so that no later tick brings it up again.
         await engine.store.inbox.send(machine, "down", actor(), {})
         await Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal)).carry_on()

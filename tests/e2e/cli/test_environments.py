@@ -80,3 +80,24 @@ def test_down_and_up_again(forge):
     again = forge.json("env", "show", "production")
     assert (again["address"], again["problem"]) == (shown["address"], "")
     assert answers(again["address"])
+
+
+def test_down_while_a_release_is_under_way(forge):
+    forge.ok("run")
+    canary = PIPELINE.replace('version: "1"', 'version: "2"\n          wait: false').replace(
+        "strategy: rolling", "strategy: {canary: {steps: [{weight: 10%}, {pause: until_resumed}]}}"
+    )
+    forge.folder.joinpath("forge", "pipeline.yaml").write_text(canary.partition("      - run:")[0])
+    forge.ok("run")
+    refused = forge("env", "down", "production")
+    assert refused.returncode == 2
+    assert "production-2 is under way in production" in refused.stderr
+    assert "forge env down production --force" in refused.stderr
+    assert forge.json("env", "show", "production")["state"] != "stable", "a refusal changes nothing"
+
+    forge.ok("env", "down", "production", "--force")
+    down = forge.json("env", "show", "production")
+    assert "forge env up production" in down["problem"]
+    assert down["stable"] == "1"
+    assert forge.json("release", "get", "production")["releases"][0]["state"] == "aborted"
+    forge.ok("env", "down", "production", "--force")  # at rest it is a `down` like any other

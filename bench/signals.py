@@ -17,6 +17,10 @@ from forge.model.plan import EnvironmentPlan, SourcePlan
 
 VERSIONS, REPLICAS, INTERVAL, ROUNDS = 1_000, 2, 15.0, 7
 CODES = ("200", "404", "500")
+BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "+Inf")
+SERIES = VERSIONS * REPLICAS * (len(CODES) + len(BOUNDS))
+LARGEST_STATE = 2 * 1024 * 1024
+"""Bytes of what is saved between two looks at 1,000 versions."""
 BEGIN = 1_790_000_000.0
 
 
@@ -25,7 +29,7 @@ class Store:
 
     def __init__(self) -> None:
         self.look = 0
-        self.bodies: dict[int, bytes] = {}
+        self.bodies: dict[tuple[int, str], bytes] = {}
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -33,7 +37,7 @@ class Store:
 
             def do_POST(self) -> None:
                 asked = self.rfile.read(int(self.headers["Content-Length"]))
-                body = store.body() if b"http_requests_total" in asked else EMPTY
+                body = store.body(next((kind for kind in KINDS if f"{kind}%7B".encode() in asked), ""))
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -47,25 +51,27 @@ class Store:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def body(self) -> bytes:
-        if self.look not in self.bodies:
-            self.bodies[self.look] = _answer([_series(v, r, code, self.look) for v in range(VERSIONS)
-                                              for r in range(REPLICAS) for code in CODES])  # fmt: skip
-        return self.bodies[self.look]
+    def body(self, kind: str) -> bytes:
+        if (self.look, kind) not in self.bodies:
+            labels = [(version, replica, one) for version in range(VERSIONS) for replica in range(REPLICAS)
+                      for one in KINDS.get(kind, ((), ""))[0]]  # fmt: skip
+            self.bodies[self.look, kind] = _answer([_series(kind, *one, self.look) for one in labels])
+        return self.bodies[self.look, kind]
 
 
-def _series(version: int, replica: int, code: str, look: int) -> dict[str, Any]:
-    labels = {"__name__": "http_requests_total", "version": f"v{version}", "pod": f"v{version}-{replica}",
-              "code": code, "instance": f"10.0.{version % 250}.{replica}:8080", "job": "shop"}  # fmt: skip
+KINDS = {"http_requests_total": (CODES, "code"), "http_request_duration_seconds_bucket": (BOUNDS, "le")}
+"""What is kept, and which label tells its series apart."""
+
+
+def _series(kind: str, version: int, replica: int, apart: str, look: int) -> dict[str, Any]:
+    labels = {"__name__": kind, "version": f"v{version}", "pod": f"v{version}-{replica}", KINDS[kind][1]: apart,
+              "instance": f"10.0.{version % 250}.{replica}:8080", "job": "shop"}  # fmt: skip
     values = [[BEGIN + (look + one) * INTERVAL, str(1000 + (look + one) * 17)] for one in range(3)]
     return {"metric": labels, "values": values}
 
 
 def _answer(result: list[dict[str, Any]]) -> bytes:
     return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
-
-
-EMPTY = _answer([])
 
 
 async def _no_secret(name: str) -> str:
@@ -75,7 +81,7 @@ async def _no_secret(name: str) -> str:
 def measure() -> list[Figure]:
     """Return the figure of one reading of all versions."""
     store, loop = Store(), asyncio.new_event_loop()
-    config = {"http": {"url": store.url}, "preset": "plain", "histogram": "", "interval": INTERVAL}
+    config = {"http": {"url": store.url}, "preset": "plain", "interval": INTERVAL}
     plan = SourcePlan("prometheus", "prometheus", config)
     source = open_source(plan, SourceContext(EnvironmentPlan("production"), Path(), _no_secret))
     versions = [f"v{number}" for number in range(VERSIONS)]
@@ -83,23 +89,28 @@ def measure() -> list[Figure]:
 
     def read() -> None:
         store.look += 1
-        store.body()
         found = loop.run_until_complete(source.read(versions, BEGIN + (store.look + 2) * INTERVAL))
         assert len(found) == VERSIONS
+        assert all(one.latency for one in found.values())
 
     async def fetch() -> None:
-        answer = await client.post(f"{store.url}/", data={"query": "http_requests_total"})
-        assert len(json.loads(answer.content)["data"]["result"]) == VERSIONS * REPLICAS * len(CODES)
+        answers = await asyncio.gather(*(client.post(store.url, data={"query": f"{kind}{{"}) for kind in (*KINDS, "x")))
+        assert sum(len(json.loads(answer.content)["data"]["result"]) for answer in answers) == SERIES
 
-    for look in range(ROUNDS + 2):
-        store.look = look
-        store.body()
+    for store.look in range(ROUNDS + 3):
+        for kind in (*KINDS, ""):
+            store.body(kind)  # what the store itself costs is not measured
     store.look = 0
     read()
     ours, floor = in_turn(read, lambda: loop.run_until_complete(fetch()), ROUNDS)
     assert loop.run_until_complete(source.read(["v1"], BEGIN + (store.look + 2) * INTERVAL))["v1"].requests
+    saved = len(json.dumps(source.state()))
+    assert saved < LARGEST_STATE, f"the state of {VERSIONS} versions has {saved} bytes"
     loop.run_until_complete(source.close())
     loop.run_until_complete(client.aclose())
     store.server.shutdown()
-    what = f"read {VERSIONS} versions from Prometheus ({VERSIONS * REPLICAS * len(CODES)} series), decoded and added up"
+    what = (
+        f"read {VERSIONS} versions from Prometheus ({SERIES} series), decoded and added up;"
+        f" {saved // 1024} KB are kept between two readings"
+    )
     return [compare(what, ours, floor, "to POST and decode the same bytes")]

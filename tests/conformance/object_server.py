@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +19,7 @@ class ObjectServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
+        self.stored_at: dict[str, float] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.requests: list[str] = []
         self.full = False
@@ -40,6 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.uploads[query["uploadId"][0]][int(query["partNumber"][0])] = content
         else:
             self.server.objects[path] = content
+            self.server.stored_at[path] = time.time()
         return self._answer(200, ETag=f'"{hashlib.md5(content).hexdigest()}"')
 
     def do_POST(self) -> None:
@@ -65,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.server.objects.get(path)
         if content is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-        date = "Sun, 22 Nov 2026 20:00:00 GMT"
+        date = formatdate(self.server.stored_at.setdefault(path, time.time()), usegmt=True)
         return self._answer(200, content, **{"ETag": '"x"', "Last-Modified": date})
 
     do_HEAD = do_GET

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import importlib.util
 import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -320,3 +321,17 @@ def test_a_path_is_a_folder(tmp_path, monkeypatch):
     store = open_artifacts("some/folder")
     assert isinstance(store, FolderArtifacts)
     assert store.root == tmp_path / "some" / "folder"
+
+
+async def test_it_tells_how_much_is_stored_and_since_when(store, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 1000)
+    before = time.time()
+    digest = await store.put(file)
+    about = await store.about(digest)
+    assert about.size == 1000
+    assert before - 5 < about.at < time.time() + 5
+    await store.delete(digest)
+    assert await store.about(digest) is None
+    assert await store.about(UNKNOWN) is None
+    assert await store.about("no digest") is None

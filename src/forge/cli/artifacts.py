@@ -15,7 +15,7 @@ from forge.model.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
 
-app = typer.Typer(help="List and fetch the artifacts of a run.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch and prune the artifacts of runs.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(root: typer.Typer) -> None:
@@ -81,8 +81,41 @@ def get(
         if destination.exists() and not force:
             raise UsageError(f"{destination} is there already", hint="`--force` replaces it, `--to` puts it elsewhere")
         destination.parent.mkdir(parents=True, exist_ok=True)
-        await engine.artifacts.get(known[name].digest, destination)
+        try:
+            await engine.artifacts.get(known[name].digest, destination)
+        except KeyError:
+            words = f"{name} of {chosen} is not stored any more"
+            raise UsageError(
+                words,
+                hint=f"it was pruned; `forge run` from commit {known[name].commit[:12]} makes it anew"
+                if known[name].commit
+                else "it was pruned",
+            ) from None
         tell(f"{destination}  sha256 {known[name].digest[:12]}, verified")
+        return ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+@app.command("prune")
+def prune(
+    context: typer.Context,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of the newest runs keep theirs.")] = 50,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be deleted.")] = False,
+) -> None:
+    """Delete artifacts and source snapshots that no recent run, no run under way and no environment needs."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.engine.pruning import prune as delete
+        from forge.model.units import format_size
+
+        done = await delete(engine, keep=keep, dry_run=dry_run)
+        for digest, size in done.deleted:
+            say(f"{digest[:12]}  {format_size(size)}")
+        total = format_size(sum(size for _, size in done.deleted) + done.copies)
+        verb = "would delete" if dry_run else "deleted"
+        tell(f"{verb} {len(done.deleted)} artifacts and snapshots, {total} with copies; {done.kept} are needed")
         return ExitCode.SUCCEEDED
 
     session.run(work)

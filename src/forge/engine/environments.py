@@ -30,6 +30,8 @@ KIND = "environment"
 SCHEMA_VERSION = 1
 LOOK_SECONDS = 5.0
 """How long one look at the world may take; what does not answer in time could not be read."""
+COPY_DIGITS = 16
+"""How much of an artifact's digest names the folder of an environment's own copy."""
 _RELEASE = "release:"
 _HISTORY = "history"
 _SIGNALS = "signals"
@@ -179,7 +181,7 @@ class EnvironmentMachine:
         """Return the artifact's local path, fetched and verified once."""
         if not version.artifact:
             return None
-        folder = self._project.environment_folder(environment) / "artifacts" / version.artifact[:16]
+        folder = self._project.environment_folder(environment) / "artifacts" / version.artifact[:COPY_DIGITS]
         path = folder / (Path(version.artifact_name).name or "artifact")
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Stored(NamedTuple):
+    """How many bytes are stored, and since when (seconds since the epoch, by the store's clock)."""
+
+    size: int
+    at: float
 
 
 class ArtifactStore(Protocol):
@@ -20,6 +27,9 @@ class ArtifactStore(Protocol):
 
     async def has(self, digest: str) -> bool:
         """Tell whether the bytes are there."""
+
+    async def about(self, digest: str) -> Stored | None:
+        """Return how much is stored under a digest, and since when; None: nothing."""
 
     async def delete(self, digest: str) -> None:
         """Forget the bytes; unknown digests are ignored."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.artifacts.base import ArtifactStore, Stored
 from forge.adapters.artifacts.files import checked, place, scratch_file, slices, sync_folder, write_durably
 
 
@@ -29,6 +29,14 @@ class FolderArtifacts(ArtifactStore):
             return self._place_of(digest).is_file()
         except KeyError:
             return False
+
+    async def about(self, digest: str) -> Stored | None:
+        """Return the size of the bytes, and since when they are stored."""
+        try:
+            status = self._place_of(digest).stat()
+        except (KeyError, FileNotFoundError):
+            return None
+        return Stored(status.st_size, status.st_mtime)
 
     async def delete(self, digest: str) -> None:
         """Forget the bytes."""

@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.artifacts.base import ArtifactStore, Stored
 from forge.adapters.artifacts.files import checked, file_digest, scratch_file, write_durably
 from forge.model.errors import CorruptData, DependencyFailed, UsageError
 
@@ -63,12 +63,16 @@ class ObjectStoreArtifacts(ArtifactStore):
 
     async def has(self, digest: str) -> bool:
         """Tell whether the bytes are there."""
+        return await self.about(digest) is not None
+
+    async def about(self, digest: str) -> Stored | None:
+        """Return the size of the bytes, and since when they are stored."""
         try:
             async with self._failures(digest):
-                await obstore.head_async(self._store, _name(digest))
+                found = await obstore.head_async(self._store, _name(digest))
         except KeyError:
-            return False
-        return True
+            return None
+        return Stored(found["size"], found["last_modified"].timestamp())
 
     async def delete(self, digest: str) -> None:
         """Forget the bytes."""

@@ -21,7 +21,7 @@ from forge.engine.project import Project
 from forge.engine.recording import Recorder
 from forge.engine.secrets import resolve_one
 from forge.model.decision import Action, Command, Decision, Outcome
-from forge.model.errors import CorruptData, DependencyFailed, ForgeError
+from forge.model.errors import CorruptData, DependencyFailed, ForgeError, StaleLease
 from forge.model.plan import EnvironmentPlan
 from forge.model.traffic import Observation, Sample, TrafficTable, Version
 from forge.store.contract import Claim, Record
@@ -158,7 +158,14 @@ class EnvironmentMachine:
                 return Outcome(action.key, "succeeded", time.time(), "out of date: the environment is down")
             if generation < self._newest[slot]:
                 return Outcome(action.key, "succeeded", time.time(), "out of date: a newer wish follows")
-            await self._do(action, state, claim.token)
+            try:
+                await self._do(action, state, claim.token)
+            except StaleLease as refused:
+                folder = self._project.environment_folder(state.name)
+                raise StaleLease(
+                    f"{refused.message}, by another worker or with another database. If that database is gone for good:"
+                    f" `forge env down {state.name} --force`, delete {folder}, and deploy again"
+                ) from refused
         return Outcome(action.key, "succeeded", time.time())
 
     async def _do(self, action: Action, state: EnvironmentState, token: int) -> None:

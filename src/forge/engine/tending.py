@@ -348,11 +348,23 @@ class Tending:
         if not self._still_ours():
             self.lost = True
             return
-        task = asyncio.create_task(
-            self._kind.perform(action, self._state, self.claim), name=f"{self.claim.machine} {action.key}"
-        )
+        task = asyncio.create_task(self._perform_one(action, self._state), name=f"{self.claim.machine} {action.key}")
         self._running[action.key] = task
         task.add_done_callback(lambda done: self._performed(action.key, done))
+
+    async def _perform_one(self, action: Action, state: Any) -> Outcome:
+        """Perform. Who is refused as stale though the database says that the machine is ours has met what another
+        database worked on: giving up the lease would not help, so that is the action's outcome."""
+        try:
+            return await self._kind.perform(action, state, self.claim)
+        except StaleLease as refused:
+            try:
+                ours = await self._store.machines.holds(self.claim)
+            except DependencyFailed:
+                ours = False
+            if not ours:
+                raise
+            raise DependencyFailed(refused.message, hint=refused.hint) from refused
 
     def _performed(self, key: str, task: asyncio.Task[Outcome]) -> None:
         """Keep the outcome for the next tick. Cancelled by us for another reason than a decision: none."""

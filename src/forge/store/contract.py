@@ -132,6 +132,9 @@ class Machines(Protocol):
     async def renew(self, worker: str, lease_seconds: float) -> set[str]:
         """Prolong every lease of the worker; return the machines that it still holds."""
 
+    async def holds(self, claim: Claim) -> bool:
+        """Return whether the lease is still the worker's, as far as the database knows."""
+
     async def let_go(self, claim: Claim) -> None:
         """End the lease; ignored if it was lost already."""
 

@@ -25,6 +25,7 @@ _held = (m.id == bindparam("machine", type_=Text())) & (m.worker == _worker) & (
 _dead = or_(w.lease_from > t.lease_now(), w.lease_until <= t.lease_now())
 
 _CHECK = Statement(select(m.id).where(_held).with_for_update())
+_HOLDS = Statement(select(m.id).where(_held))
 _DEAD = Statement(select(w.id).where(w.id != _worker, _dead).limit(1))
 _BURY = Statement(delete(t.workers).where(w.id != _worker, _dead).returning(w.id))
 _RETURN_ALL = Statement(
@@ -93,6 +94,11 @@ def check(transaction: Transaction, claim: Claim) -> None:
             f"{claim.machine} is no longer this worker's (token {claim.token})",
             hint="its lease ran out and another worker took over; nothing was written",
         )
+
+
+def holds(transaction: Transaction, claim: Claim) -> bool:
+    """Return whether the claim still holds; reads only, so that it may be over the moment after."""
+    return bool(transaction.run(_HOLDS, machine=claim.machine, of_worker=claim.worker, token=claim.token))
 
 
 def anything_due(transaction: Transaction, worker: str, kinds: tuple[str, ...], only: tuple[str, ...]) -> bool:

@@ -172,6 +172,10 @@ class DatabaseMachines:
 
         return set(await self._database.write(work))
 
+    async def holds(self, claim: Claim) -> bool:
+        """Return whether the lease is still the worker's."""
+        return bool(await self._database.read(lambda transaction: leases.holds(transaction, claim)))
+
     async def let_go(self, claim: Claim) -> None:
         """End the lease; ignored if it was lost already."""
         await self._database.write(lambda transaction: leases.let_go(transaction, claim))

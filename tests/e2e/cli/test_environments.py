@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -101,3 +102,29 @@ def test_down_while_a_release_is_under_way(forge):
     assert down["stable"] == "1"
     assert forge.json("release", "get", "production")["releases"][0]["state"] == "aborted"
     forge.ok("env", "down", "production", "--force")  # at rest it is a `down` like any other
+
+
+def test_an_environment_that_another_database_worked_on_says_what_to_do(forge):
+    pipeline = forge.folder / "forge" / "pipeline.yaml"
+    pipeline.write_text(
+        PIPELINE.partition("      - run:")[0].replace(
+            "strategy: rolling", "strategy: {rolling: {progress_deadline: 2s}}"
+        )
+    )
+    forge.ok("run")
+    forge.ok("env", "down", "production")  # each takes the environment over once more: its fencing token grows
+    forge.ok("env", "up", "production")
+    for file in (forge.folder / ".forge").glob("forge.db*"):
+        file.unlink()
+    pipeline.write_text(pipeline.read_text().replace('version: "1"', 'version: "2"'))
+    refused = forge("run")
+    assert refused.returncode != 0
+    said = refused.stdout + refused.stderr
+    assert "is stale" in said
+    assert "with another database" in said
+    assert "forge env down production --force" in said
+
+    forge.ok("env", "down", "production", "--force")
+    shutil.rmtree(forge.folder / ".forge" / "environments" / "production")
+    forge.ok("run")
+    assert forge.json("env", "show", "production")["stable"] == "2"

@@ -49,7 +49,11 @@ class Place:
     async def run(self, status: str, source: str, *published: str) -> str:
         """Put a run on record whose source and artifacts have these contents."""
         step = StepPlan(id="1", name="1", kind="run", config={})
-        plan = Plan(name="p", jobs=(JobPlan(name="build", base="build", steps=(step,)),), source=Source(await self.store(source)))
+        plan = Plan(
+            name="p",
+            jobs=(JobPlan(name="build", base="build", steps=(step,)),),
+            source=Source(await self.store(source)),
+        )
         await self.engine.plans.pin(plan)
         state = new_run(plan, "", actor="ana", at=time.time())
         machines = self.engine.store.machines

@@ -14,7 +14,7 @@ import pytest
 
 from forge.engine.worker import Worker
 from forge.model.decision import Action, Decision, Event, Outcome
-from forge.model.errors import DependencyFailed
+from forge.model.errors import DependencyFailed, StaleLease
 from forge.store.contract import Claim, Record, Write
 from forge.store.database import DatabaseStore, open_store
 
@@ -381,6 +381,27 @@ class TestFailures:
         async with working(store, Noting()):
             await until_done(store, machine)
         assert [(o.key, o.result, o.message) for o in seen] == [("a", "error", "no such proxy")]
+
+    @pytest.mark.parametrize("ours", [True, False])
+    async def test_who_is_refused_as_stale_gives_up_only_what_is_not_its_own_any_more(self, store, ours):
+        class Refused(Kind):
+            async def perform(self, action, state, claim):
+                if self.performed:
+                    return await super().perform(action, state, claim)
+                self.performed.append(action.key)
+                if not ours:
+                    await store.machines.let_go_all(claim.worker)
+                    (stolen,) = await store.machines.claim("thief", ("run",), 1, 60)
+                    assert not await store.machines.holds(claim)
+                    await store.machines.let_go(stolen)
+                raise StaleLease("token 1 is stale: 7 was seen")
+
+        kind = Refused()
+        machine = await create(store, "a")
+        async with working(store, kind, lease_seconds=60):
+            await until_done(store, machine)
+        result = (await state_of(store, machine)).results["a"]
+        assert (result, len(kind.performed)) == (("error", 1) if ours else ("succeeded", 2))
 
     @pytest.mark.parametrize("where", ["decide", "observe", "dump", "load"])
     async def test_a_failing_brain_is_reported_once_and_tried_again_with_nothing_lost(self, store, where, monkeypatch):

@@ -58,7 +58,7 @@ class PostgresServer:
             "listen_addresses": "",
             "unix_socket_directories": self.folder,
             "fsync": "off",
-            "max_connections": 60,
+            "max_connections": 200,  # what a killed worker had open may outlive it for a while
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         command = self._command(self.programs / "postgres", "-D", self.folder / "data", *words)

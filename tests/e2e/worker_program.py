@@ -15,11 +15,13 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from forge.engine.runs import patiently
 from forge.engine.worker import Worker
 from forge.model.decision import Action, Decision, Event, Outcome
 from forge.model.errors import StaleLease
@@ -85,10 +87,10 @@ class Staged:
 
     async def perform(self, action: Action, state: State, claim: Claim) -> Outcome:
         if action.kind == "ask":
-            place = await self.store.slots.ask(state.group, f"{claim.machine}/job", 1)
+            place = await patiently(partial(self.store.slots.ask, state.group, f"{claim.machine}/job", 1))
             return Outcome(action.key, "succeeded", 0.0, data={"place": place})
         if action.key == "free":
-            await self.store.slots.free(state.group, f"{claim.machine}/job")
+            await patiently(partial(self.store.slots.free, state.group, f"{claim.machine}/job"))
             return Outcome(action.key, "succeeded", 0.0)
         self.say("begin", action.key, claim)
         if action.key.startswith("exclusive"):

@@ -425,6 +425,12 @@ class TestInbox:
 
 
 class TestLog:
+    async def test_the_newest_event_of_a_machine(self, store):
+        first, second = await create(store), await create(store)
+        for claim in sorted(await store.machines.claim("w", RUN, 10, 30), key=lambda one: one.machine):
+            await store.machines.write(claim, tick(events=(Event("a", "1"), Event("a", "2"))))
+        assert [await store.log.last(machine) for machine in (first, second, "run-99")] == [2, 4, 0]
+
     async def test_events_are_numbered_and_chained(self, store):
         await store.machines.create("run", "", "q", b"", {}, events=(Event("a", "1"), Event("b", "2")), id_prefix="run")
         await store.machines.create("run", "", "q", b"", {}, events=(Event("c", "3"),), id_prefix="run")
@@ -626,6 +632,26 @@ class TestWaiting:
             await store.machines.write(claim, tick(events=(Event("a", "b"),)))
             await following
             assert time.monotonic() - begin < 5
+
+    async def test_no_event_is_missed_between_reading_and_waiting(self, store):
+        await create(store)
+        claim = await claim_one(store)
+        mark = store.mark_events()
+        await store.machines.write(claim, tick(events=(Event("a", "b"),)))
+        await asyncio.sleep(0.05)
+        begin = time.monotonic()
+        await store.wait_for_events(10, since=mark)
+        assert time.monotonic() - begin < 5
+
+
+class TestParts:
+    async def test_an_empty_part_is_deleted_and_may_come_again(self, store):
+        machine = await create(store, a=b"1", b=b"2")
+        claim = await claim_one(store)
+        await store.machines.write(claim, tick(parts={"a": b"", "never": b""}))
+        assert (await store.machines.load(machine)).parts == {"b": b"2"}
+        await store.machines.write(claim, tick(parts={"a": b"3"}))
+        assert (await store.machines.load(machine)).parts == {"a": b"3", "b": b"2"}
 
 
 class TestOpening:

@@ -16,8 +16,10 @@ import pytest
 from forge.adapters import source
 from forge.engine.engine import Engine
 from forge.engine.project import Project
+from forge.model.decision import Event
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import Approval, Concurrency, JobPlan, Plan, Retry, SecretReference, Source, StepPlan
+from forge.store.contract import Write
 
 FINAL = {"succeeded", "failed", "cancelled", "rejected", "error"}
 
@@ -492,6 +494,25 @@ class TestTalkingToTheEngine:
         assert await engine.start_run(plan, actor="ana") != await engine.start_run(plan, actor="ana")
         assert len(await engine.runs()) == 3
         assert await engine.unfinished() == ["run-1", "run-2", "run-3"]
+
+    async def test_an_event_between_reading_and_waiting_is_told_at_once(self, engine, monkeypatch):
+        run_id = await engine.start_run(pipeline(job("a", run("true"))), actor="ana")
+        log, store = engine.store.log, engine.store
+        read = log.read
+
+        async def read_then_write(*words, **named):
+            found = await read(*words, **named)
+            if not found:
+                monkeypatch.undo()
+                (claim,) = await store.machines.claim("w", ("run",), 1, 30)
+                await store.machines.write(claim, Write("queued", b"{}", events=(Event("late", "it came late"),)))
+            return found
+
+        monkeypatch.setattr(log, "read", read_then_write)
+        async with asyncio.timeout(3):  # it would be seen only at the next look, after 5 s
+            async for stored in engine.follow(run_id):
+                if stored.event.kind == "late":
+                    break
 
     async def test_events_can_be_followed_while_they_happen(self, engine):
         run_id = await engine.start_run(pipeline(job("a", run("true"))), actor="ana")

@@ -150,7 +150,7 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
         before = await subject.look()
         check_possible(before, kind, payload)
         given = {name: value for name, value in payload.items() if value}
-        after = await last_event(engine, machine)
+        after = await engine.store.log.last(machine)
         await engine.store.inbox.send(machine, kind, actor(), given)
         steering = Foreground(engine, [subject if wait else Accepted(engine, machine)], progress_for(session.terminal))
         code = await steering.carry_on()
@@ -164,14 +164,6 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
         return code if wait and code not in {ExitCode.REJECTED, ExitCode.DID_NOT_SUCCEED} else ExitCode.SUCCEEDED
 
     session.run(work)
-
-
-async def last_event(engine: Engine, machine: str) -> int:
-    """Return the number of the machine's newest event."""
-    after = 0
-    while events := await engine.store.log.read(machine, after=after):
-        after = events[-1].seq
-    return after
 
 
 async def refused(engine: Engine, machine: str, kind: str, after: int) -> str:

@@ -176,12 +176,13 @@ class Engine:
     async def follow(self, machine: str | None, after: int = 0) -> AsyncIterator[StoredEvent]:
         """Yield the events of a machine (None: of all) after that number, for ever, as they come."""
         while True:
+            mark = self.store.mark_events()  # before reading, so that nothing is missed between the two
             events = await self.store.log.read(machine, after=after)
             for event in events:
                 after = event.seq
                 yield event
             if not events:
-                await self.store.wait_for_events(_FOLLOW)
+                await self.store.wait_for_events(_FOLLOW, since=mark)
 
     async def artifacts_of(self, run: str) -> list[PublishedArtifact]:
         """Return what a run published, oldest first."""

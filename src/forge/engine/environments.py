@@ -86,12 +86,12 @@ class EnvironmentMachine:
         )
 
     def dump(self, state: EnvironmentState) -> tuple[str, bytes, dict[str, bytes]]:
-        """Return (status, head, parts). A release that was forgotten becomes `null`: parts are never deleted."""
+        """Return (status, head, parts). A release that was forgotten becomes an empty part, which deletes it."""
         opened = self._open.get(state.name)
         signals = opened[1].signals.state() if opened else state.signals_state
         parts = {_RELEASE + name: msgspec.json.encode(release) for name, release in state.releases.items()}
         forgotten = self._dumped.get(state.name, frozenset()) - state.releases.keys()
-        parts |= {_RELEASE + name: b"null" for name in forgotten}
+        parts |= {_RELEASE + name: b"" for name in forgotten}
         self._dumped[state.name] = frozenset(state.releases)
         parts[_HISTORY] = msgspec.json.encode(state.history)
         parts[_SIGNALS] = msgspec.json.encode(signals)

@@ -40,7 +40,7 @@ class EngineReleases:
         """Ask for a release. See ReleaseClient."""
         head, parts = empty_state(environment)
         machine = await self._store.machines.create(KIND, environment.name, "empty", head, parts, id_prefix="env")
-        after = await self._last_event(machine)
+        after = await self._store.log.last(machine)
         await begin_notifying(self._store, environment.name, machine, environment.notify, after)
         payload = {**request, "plan": msgspec.to_builtins(environment), "key": key}
         sent = await self._store.inbox.send(machine, "deploy", actor, payload, key=key)
@@ -78,7 +78,7 @@ class EngineReleases:
     async def command(self, environment: str, kind: str, payload: dict[str, Any], *, key: str, actor: str) -> str:
         """Send a command and wait until it was taken into account. See ReleaseClient."""
         machine = await self._machine(environment)
-        after = await self._last_event(machine)
+        after = await self._store.log.last(machine)
         sent = await self._store.inbox.send(machine, kind, actor, {**payload, "key": key}, key=key)
         await self._taken(machine, environment, sent)
         return await self._refusal(machine, after, kind)
@@ -147,12 +147,6 @@ class EngineReleases:
                     hint="`forge doctor` shows what is wrong",
                 )
             await asyncio.sleep(0.02)
-
-    async def _last_event(self, machine: str) -> int:
-        after = 0
-        while events := await self._store.log.read(machine, after=after, limit=_PAGE):
-            after = events[-1].seq
-        return after
 
     async def _refusal(self, machine: str, after: int, kind: str) -> str:
         for stored in await self._store.log.read(machine, after=after, limit=_PAGE):

@@ -78,9 +78,13 @@ class MortalStore:
         else:
             await self._store.wait(timeout, since=since)
 
-    async def wait_for_events(self, timeout: float) -> None:
+    def mark_events(self) -> int:
         """See Store."""
-        await self._store.wait_for_events(timeout)
+        return self._store.mark_events()
+
+    async def wait_for_events(self, timeout: float, *, since: int | None = None) -> None:
+        """See Store."""
+        await self._store.wait_for_events(timeout, since=since)
 
     async def close(self) -> None:
         """Nothing: the database is others' too."""

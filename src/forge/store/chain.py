@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, func, select, update
 
 from forge.model.errors import DependencyFailed
 from forge.store import tables as t
@@ -48,6 +48,7 @@ class Chain:
         )
         self.records = Statement(records)
         self.records_of = Statement(records.where(c.machine == bindparam("machine")))
+        self.newest_of = Statement(select(func.max(c.seq)).where(c.machine == bindparam("machine")))
 
     def append(self, transaction: Transaction, machine: str, bodies: Sequence[bytes]) -> None:
         """Add records. Call it at the end of a transaction: others wait from here on until the commit."""
@@ -72,6 +73,11 @@ class Chain:
 
         rows: list[Row] = await database.read(work)
         return rows
+
+    async def last(self, database: Database, machine: str) -> int:
+        """Return the seq of the newest record of a machine, 0 when there is none."""
+        rows: list[Row] = await database.read(lambda transaction: transaction.run(self.newest_of, machine=machine))
+        return int(rows[0][0] or 0)
 
     async def count(self, database: Database) -> int:
         """Return how many records there are, as the end of the chain says."""

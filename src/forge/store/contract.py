@@ -43,7 +43,7 @@ class Write(msgspec.Struct, frozen=True):
     status: str
     head: bytes
     parts: dict[str, bytes] = {}
-    """Only the parts that changed."""
+    """Only the parts that changed; an empty one is deleted."""
     actions: tuple[Action, ...] = ()
     """New intents; a key that exists already is not written again."""
     events: tuple[Event, ...] = ()
@@ -185,6 +185,9 @@ class Inbox(Protocol):
 class Log(Protocol):
     """The hash-chained log of everything that happened."""
 
+    async def last(self, machine: str) -> int:
+        """Return the seq of the newest event of a machine, 0 when there is none."""
+
     async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """Return events in order."""
 
@@ -282,8 +285,11 @@ class Store(Protocol):
     def mark(self) -> int:
         """Return the present point in the count of wake-ups, for `wait(since=…)`."""
 
-    async def wait_for_events(self, timeout: float) -> None:
-        """Return when the log may have grown, or after `timeout` seconds."""
+    def mark_events(self) -> int:
+        """Return the present point in the growth of the log, for `wait_for_events(since=…)`."""
+
+    async def wait_for_events(self, timeout: float, *, since: int | None = None) -> None:
+        """Return when the log may have grown (with `since`: after that mark), or after `timeout` seconds."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -62,9 +62,13 @@ class DatabaseStore:
         """Return when something became due, or after `timeout` seconds."""
         await self._database.wait(self._database.due, timeout, since)
 
-    async def wait_for_events(self, timeout: float) -> None:
+    def mark_events(self) -> int:
+        """Return the present point in the growth of the log, for `wait_for_events(since=…)`."""
+        return self._database.log.count
+
+    async def wait_for_events(self, timeout: float, *, since: int | None = None) -> None:
         """Return when the log may have grown, or after `timeout` seconds."""
-        await self._database.wait(self._database.log, timeout)
+        await self._database.wait(self._database.log, timeout, since)
 
     async def close(self) -> None:
         """Close all connections."""

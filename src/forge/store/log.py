@@ -46,6 +46,10 @@ class DatabaseLog:
             for seq, of, at, event, previous, digest in await CHAIN.read(self._database, machine, after, limit)
         ]
 
+    async def last(self, machine: str) -> int:
+        """Return the seq of the newest event of a machine, 0 when there is none."""
+        return await CHAIN.last(self._database, machine)
+
     async def count(self) -> int:
         """Return how many records there are, as the head of the chain says."""
         return await CHAIN.count(self._database)

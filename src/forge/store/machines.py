@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sqlalchemy import Integer, bindparam, select, update
+from sqlalchemy import Integer, bindparam, delete, select, update
 
 from forge.model.decision import Event
 from forge.store import decisions, intents, leases, log
@@ -35,6 +35,9 @@ _CREATE = add_new(
 )
 _FIND = Statement(select(m.id).where(m.kind == bindparam("kind"), m.key == bindparam("key")).order_by(m.seq).limit(1))
 _PUT_PART = upsert(t.parts, ("machine", "name"), ("value",))
+_DELETE_PART = Statement(
+    delete(t.parts).where(t.parts.c.machine == bindparam("of_machine"), t.parts.c.name == bindparam("of_name"))
+)
 _PARTS = Statement(select(t.parts.c.name, t.parts.c.value).where(t.parts.c.machine == bindparam("machine")))
 _header = select(m.id, m.kind, m.key, m.status, m.head, m.created_at, m.updated_at, m.wake_at, m.schema_version)
 _LOAD = Statement(_header.where(m.id == bindparam("machine")))
@@ -229,4 +232,8 @@ class DatabaseMachines:
 
 
 def _put_parts(transaction: Transaction, machine: str, parts: dict[str, bytes]) -> None:
-    transaction.many(_PUT_PART, [{"machine": machine, "name": name, "value": value} for name, value in parts.items()])
+    """Write parts; one without a byte is deleted."""
+    kept = [{"machine": machine, "name": name, "value": value} for name, value in parts.items() if value]
+    gone = [{"of_machine": machine, "of_name": name} for name, value in parts.items() if not value]
+    transaction.many(_PUT_PART, kept)
+    transaction.many(_DELETE_PART, gone)

@@ -35,6 +35,8 @@ CLOCK_SECONDS = 5.0
 
 # A worker that is stopped in the middle of a transaction must not keep its locks for ever.
 _SETTINGS = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=30s -c client_min_messages=warning"
+# A server that is gone without a word, as after a failover: who only listens would never notice.
+_ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 _MIGRATION_LOCK = 0x466F726765
 _NOW = Statement(select(t.now()))
 
@@ -273,7 +275,7 @@ def settings(url: str) -> dict[str, Any]:
         words = "the database's URL cannot be read"  # the error itself may repeat the password
         raise UsageError(words, hint="it looks like postgresql://user@host:port/name") from error
     options = f"{_SETTINGS} {given.get('options', '')}".strip()
-    return {"connect_timeout": 5, "application_name": "forge", **given, "options": options}
+    return {"connect_timeout": 5, "application_name": "forge", **_ALIVE, **given, "options": options}
 
 
 def connect(url: str) -> psycopg.Connection[Row]:

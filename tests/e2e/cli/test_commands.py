@@ -229,7 +229,7 @@ def test_init_then_run_and_doctor(project):
     forge.folder = forge.folder / "a" / "b"
     forge.folder.mkdir(parents=True)
     assert forge.json("runs")[0]["id"] == "run-1"
-    assert json.loads(forge("doctor", "-o", "json").stdout)[0]["check"] == "python"
+    assert json.loads(forge("doctor", "-o", "json").stdout)[0]["check"] == "forge"
     assert forge("doctor").returncode == 0
 
 

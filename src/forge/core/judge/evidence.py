@@ -21,6 +21,10 @@ import msgspec
 
 RATIOS = (1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 50.0, 100.0, 300.0, 1000.0)
 """How many times worse than the tolerated ratio: the alternatives that are bet on, with equal stakes."""
+LEAST = 1e-12
+"""What is left of a stake that was lost. Trouble that begins after hours is found with it, which a stake of nothing
+never would; the bound on false alarms grows by as much a reading, less than a thousandth of itself in a month."""
+LOG_LEAST = math.log(LEAST)
 LARGEST = 1e280
 """Stakes are capped here, far above any threshold, so that they never overflow."""
 LONGEST_HAZARD = 0.2
@@ -198,9 +202,9 @@ def _close(channel: Channel, at: float, ratio: float, rate: float, clump: float,
 
 
 def grow(stake: float, log_factor: float) -> float:
-    """Return the stake after a bet with that log factor: never infinite, and with nine digits."""
+    """Return the stake after a bet with that log factor: never infinite, never less than LEAST, and with nine digits."""
     grown = math.log(stake) + log_factor if stake > 0 else -math.inf
-    if grown < -650:
-        return 0.0
+    if grown < LOG_LEAST:
+        return LEAST
     # Nine digits are kept: a state stays small, and replaying it gives the same bits.
     return LARGEST if grown > 640 else float(f"{math.exp(grown):.9g}")

@@ -11,7 +11,7 @@ from typing import Any
 DIGITS = 6
 """Of a stake or a sum: far more than any decision turns on."""
 LOST = 1e-30
-"""A stake that is smaller is gone: what it could still win is nothing beside what is placed anew."""
+"""What is smaller is nothing: no stake is (see `evidence.LEAST`), only what is still to be placed."""
 LATEST = 1e12
 """No time is later, in seconds."""
 FINE = 10_000

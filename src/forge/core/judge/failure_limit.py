@@ -158,7 +158,9 @@ def conclude(progress: Progress, settings: FailureLimit, thresholds: tuple[Thres
         if 0 <= settings.consecutive_error_limit < tally.consecutive_error:
             return Verdict("inconclusive", f"{version}: {words} ({tally.consecutive_error} looks in a row)", data)
         if 0 <= settings.inconclusive_limit < tally.inconclusive:
-            forgiven = f"{tally.inconclusive} looks found too few requests, and {settings.inconclusive_limit} are forgiven"
+            forgiven = (
+                f"{tally.inconclusive} looks found too few requests, and {settings.inconclusive_limit} are forgiven"
+            )
             return Verdict("inconclusive", f"{version}: {words} ({forgiven})", data)
     fewest = min((tally.successful for tally in progress.tallies), default=0)
     seen, needed, kind = fewest, settings.iterations, "successful looks"

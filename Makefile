@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := src tests demo bench examples scripts
-WORKERS ?= 2
+# Many tests wait for real processes: more workers than cores.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \

@@ -24,6 +24,11 @@ settings.register_profile("forge", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("forge")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: begun last, it would be what everybody waits for."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class PostgresServer:
     """A real server of its own in a short-named folder (socket paths are limited), on a unix socket only."""
 

@@ -127,6 +127,7 @@ def shop(tmp_path: Path, forge_in: Any) -> Iterator[Callable[[str], Shop]]:
         one.end()
 
 
+@pytest.mark.long
 def test_a_new_kind_of_error_line_alone_rolls_a_canary_back(shop: Callable[[str], Shop]) -> None:
     production = shop("60s")
     production.run("1.0")
@@ -139,6 +140,7 @@ def test_a_new_kind_of_error_line_alone_rolls_a_canary_back(shop: Callable[[str]
     assert "has no customer" in explained
 
 
+@pytest.mark.long
 def test_a_canary_stops_before_the_step_that_would_use_up_its_files(shop: Callable[[str], Shop]) -> None:
     production = shop("14s")
     production.run("1.0")

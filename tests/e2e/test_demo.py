@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_demo_promotes_the_good_version_and_takes_the_bad_one_back(tmp_path):
     done = subprocess.run(
@@ -32,6 +33,7 @@ def test_the_demo_promotes_the_good_version_and_takes_the_bad_one_back(tmp_path)
     assert abs(told["bad_release_failed_requests"] - told["failed_requests"]) <= 5
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_an_interrupted_demo_leaves_nothing_running(tmp_path):
     folder = tmp_path / "shop"

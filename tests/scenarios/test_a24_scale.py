@@ -53,7 +53,7 @@ def _day(world: Simulation, day: int) -> None:
 
 def test_state_memory_and_work_of_a_tick_stay_what_they_are(past: bytes) -> None:
     tracemalloc.start()
-    worlds = [lived_in(number, DAYS, past) for number in range(12)]
+    worlds = [lived_in(number, DAYS, past) for number in range(5)]
     work: dict[int, float] = {}
     memory: dict[int, int] = {}
     state: dict[int, int] = {}

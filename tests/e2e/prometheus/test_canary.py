@@ -124,6 +124,7 @@ def releases(tmp_path: Path, forge_in: Any, world: Any) -> Iterator[Releases]:
         found.forge("env", "down", "production", "-y", timeout=60)
 
 
+@pytest.mark.long
 def test_a_good_version_goes_through_and_a_bad_one_comes_back(releases: Releases) -> None:
     releases.run("1.0")
     releases.begin_load()
@@ -141,6 +142,7 @@ def test_a_good_version_goes_through_and_a_bad_one_comes_back(releases: Releases
     assert requests["values"]["1.1"] > 0
 
 
+@pytest.mark.long
 async def test_without_prometheus_a_canary_waits_and_then_goes_on(releases: Releases) -> None:
     releases.run("1.0")
     releases.begin_load()

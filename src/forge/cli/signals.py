@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from forge.cli.options import EnvironmentName, Output
+from forge.cli.options import EnvironmentName, Output, pick
 from forge.cli.session import Session, say, session_of, tell
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from forge.adapters.signals.base import RequestTrace
+    from forge.core.release.state import EnvironmentState
     from forge.engine.engine import Engine
     from forge.engine.examining import SourceExamined
     from forge.model.plan import EnvironmentPlan
@@ -46,7 +48,8 @@ def ask(context: typer.Context, environment: EnvironmentName, output: Output = "
     async def work(engine: Engine) -> int:
         from forge.engine.examining import examine_signals
 
-        plan, versions = await _subject(engine, environment)
+        plan, state = await _subject(engine, environment)
+        versions = [*state.versions] if state else []
         found = await examine_signals(engine.project, plan, versions)
         print_sources(session, found, versions, output)
         return ExitCode.SUCCEEDED if all(source.answers for source in found) else ExitCode.FORGE_FAILED
@@ -54,8 +57,45 @@ def ask(context: typer.Context, environment: EnvironmentName, output: Output = "
     session.run(work)
 
 
-async def _subject(engine: Engine, environment: str) -> tuple[EnvironmentPlan, list[str]]:
-    """Return the environment as the file describes it, and the versions that are there now."""
+@app.command("traces")
+def traces(
+    context: typer.Context,
+    environment: EnvironmentName,
+    release: Annotated[str, typer.Option("--release", metavar="NAME", help="Default: the newest one.")] = "",
+    version: Annotated[str, typer.Option("--version", metavar="NAME", help="Default: all that it is about.")] = "",
+    output: Output = "table",
+) -> None:
+    """List single requests behind what a release measured: traces that its versions' exemplars name, newest first."""
+    from forge.cli.render.tables import check_output
+
+    check_output(output)
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.engine.examining import find_traces
+
+        plan, state = await _subject(engine, environment)
+        if state is None or not state.releases:
+            raise UsageError(f"nothing was released to {environment} yet", hint="a `deploy` step does that")
+        names = [*state.releases]
+        asked = state.releases[pick(release, names, "release") if release else names[-1]]
+        about = [each for each in (asked.version, asked.previous) if each]
+        begun = asked.started_at or asked.created_at
+        ended = asked.finished_at or await engine.store.now()
+        found = await find_traces(engine.project, plan, [version] if version else about, begun, ended)
+        if found is None:
+            raise UsageError(
+                f"no source of {environment} knows traces",
+                hint="`prometheus` does, with a preset or a histogram: see docs/signals/prometheus.md",
+            )
+        print_traces(session, found, asked.id, output)
+        return ExitCode.SUCCEEDED
+
+    session.run(work)
+
+
+async def _subject(engine: Engine, environment: str) -> tuple[EnvironmentPlan, EnvironmentState | None]:
+    """Return the environment as the file describes it, and what is there now, if anything is."""
     from forge.cli.subjects import environment_state
     from forge.engine.planning import load
 
@@ -67,8 +107,32 @@ async def _subject(engine: Engine, environment: str) -> tuple[EnvironmentPlan, l
             hint=did_you_mean(environment, names) or "declare it under `environments:`",
         )
     machine = await engine.store.machines.find("environment", environment)
-    versions = [*(await environment_state(engine, machine)).versions] if machine is not None else []
-    return plan.environment(environment), versions
+    state = await environment_state(engine, machine) if machine is not None else None
+    return plan.environment(environment), state
+
+
+def print_traces(session: Session, found: list[RequestTrace], release: str, output: str) -> None:
+    """Print requests, one a line."""
+    from forge.cli.render.tables import Column, document, table
+    from forge.cli.render.tree import clock
+
+    if output in {"json", "yaml"}:
+        say(document(found, output))
+    elif output == "name":
+        say("\n".join(one.trace for one in found))
+    elif not found:
+        tell(
+            f"{session.err.icon('warn')} no exemplar of {release}: does the service write them, and the server keep them?"
+        )
+    else:
+        columns: list[Column[RequestTrace]] = [
+            Column("TRACE", lambda one: one.trace),
+            Column("VERSION", lambda one: one.version),
+            Column("AT", lambda one: clock(one.at)),
+            Column("TOOK", lambda one: "-" if one.seconds is None else f"{one.seconds * 1000:.4g} ms", right=True),
+            Column("URL", lambda one: one.url or "-"),
+        ]
+        say(table(columns, found, wide=output == "wide"))
 
 
 class _Row(NamedTuple):

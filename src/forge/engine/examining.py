@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import msgspec
 
-from forge.adapters.signals.base import QueryResult
+from forge.adapters.signals.base import QueryResult, RequestTrace, TracingSource
 from forge.adapters.signals.combined import CombinedSignals
 from forge.adapters.signals.proxy import OwnSignals
 from forge.adapters.targets.registry import open_environment
@@ -36,13 +37,8 @@ async def examine_signals(
 
     Raises UsageError for a source that is not known; what a source says is in the results.
     """
-    opened = open_environment(
-        plan, project.environment_folder(plan.name), secrets=partial(resolve_one, root=project.root)
-    )
-    signals = opened.signals
+    signals = _opened(project, plan)
     kinds = {source.name: source.kind for source in plan.sources} or {plan.signals: plan.signals}
-    if not isinstance(signals, CombinedSignals):
-        signals = CombinedSignals([(plan.signals, OwnSignals(signals))])
     try:
         found = await signals.examine(versions)
     finally:
@@ -51,3 +47,31 @@ async def examine_signals(
         SourceExamined(name, kinds.get(name, name), tuple(sorted(source.gives)), tuple(found[name]))
         for name, source in signals.sources
     )
+
+
+async def find_traces(
+    project: Project, plan: EnvironmentPlan, versions: list[str], start: float, end: float
+) -> list[RequestTrace] | None:
+    """Return requests of these versions between two times that the environment's sources know, newest first.
+
+    None: none of the sources keeps any. Raises UsageError for a source that is not known, DependencyFailed for one
+    that does not answer.
+    """
+    signals = _opened(project, plan)
+    try:
+        tracing = [source for _, source in signals.sources if isinstance(source, TracingSource)]
+        if not tracing:
+            return None
+        asked = [source.traces(version, start, end) for source in tracing for version in versions]
+        found = await asyncio.gather(*asked)
+    finally:
+        await signals.close()
+    return sorted((trace for traces in found for trace in traces), key=lambda trace: -trace.at)
+
+
+def _opened(project: Project, plan: EnvironmentPlan) -> CombinedSignals:
+    secrets = partial(resolve_one, root=project.root)
+    signals = open_environment(plan, project.environment_folder(plan.name), secrets=secrets).signals
+    if isinstance(signals, CombinedSignals):
+        return signals
+    return CombinedSignals([(plan.signals, OwnSignals(signals))])

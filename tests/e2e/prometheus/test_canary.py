@@ -16,19 +16,26 @@ from typing import Any
 import pytest
 
 SERVICE = """
-import http.server, os, random, threading
+import http.server, os, random, threading, uuid
 bad, counts, lock = float(os.environ.get("BAD", "0")), {"200": 0, "500": 0}, threading.Lock()
 class Service(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        body, code = b"ok", 200
+        body, code, kind = b"ok", 200, "text/plain"
         if self.path == "/metrics":
-            body = "".join(f'http_requests_total{{code="{code}"}} {n}\\n' for code, n in counts.items()).encode()
+            lines = ["# TYPE http_requests counter"]
+            lines += [f'http_requests_total{{code="{code}"}} {n}' for code, n in counts.items()]
+            n, trace = sum(counts.values()), uuid.uuid4().hex
+            lines += ["# TYPE http_request_duration_seconds histogram"]
+            lines += [f'http_request_duration_seconds_bucket{{le="0.5"}} {n} # {{trace_id="{trace}"}} 0.02']
+            lines += [f'http_request_duration_seconds_bucket{{le="+Inf"}} {n}', f"http_request_duration_seconds_count {n}"]
+            body, kind = "\\n".join([*lines, "# EOF", ""]).encode(), "application/openmetrics-text; version=1.0.0"
         elif self.path != "/healthz":
             code = 500 if random.random() < bad else 200
             with lock:
                 counts[str(code)] += 1
-        self.send_response(code); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.send_response(code); self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", kind); self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Service).serve_forever()
@@ -47,7 +54,7 @@ environments:
         ready: {{http: /healthz, interval: 50ms}}
         drain: 200ms
     signals:
-      prometheus: {{url: {url}, preset: plain, interval: 250ms}}
+      prometheus: {{url: {url}, preset: plain, interval: 250ms, trace_url: "https://tempo.example/$trace"}}
 jobs:
   release:
     steps:
@@ -140,6 +147,12 @@ def test_a_good_version_goes_through_and_a_bad_one_comes_back(releases: Releases
     (source,) = tested
     requests = next(query for query in source["queries"] if query["name"] == "requests")
     assert requests["values"]["1.1"] > 0
+    of_both = releases.forge.json("signals", "traces", "production")
+    assert {one["version"] for one in of_both} == {"1.1", "1.2"}
+    of_one = releases.forge.ok("signals", "traces", "production", "--release", "production-3", "--version", "1.2")
+    newest = next(one for one in of_both if one["version"] == "1.2")
+    assert f"https://tempo.example/{newest['trace']}" in of_one
+    assert "20 ms" in of_one
 
 
 @pytest.mark.long

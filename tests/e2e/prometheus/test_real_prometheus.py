@@ -107,7 +107,7 @@ async def test_a_wrong_query_is_told_in_the_words_of_the_server(world) -> None:
 
 
 async def test_exemplars_name_the_traces_to_look_at(world) -> None:
-    source = world.source()
+    source = world.source(trace_url="https://tempo.example/trace/$trace")
     world.serve("a", "1.0")
     await world.request("a", trace="abc123")
     world.scrape()
@@ -116,7 +116,11 @@ async def test_exemplars_name_the_traces_to_look_at(world) -> None:
         if await source.traces("1.0", time.time() - 60, time.time() + 1):
             break
         await asyncio.sleep(0.1)
-    assert await source.traces("1.0", time.time() - 60, time.time() + 1) == ["abc123"]
+    (found,) = await source.traces("1.0", time.time() - 60, time.time() + 1)
+    assert (found.trace, found.version, found.url) == ("abc123", "1.0", "https://tempo.example/trace/abc123")
+    assert time.time() - 60 < found.at < time.time() + 1
+    assert found.seconds is not None
+    assert 0 <= found.seconds < 5
 
 
 async def test_a_version_cannot_break_out_of_its_matcher(world) -> None:

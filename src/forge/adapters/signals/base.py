@@ -7,7 +7,7 @@ The engine reads `Signals`, one object an environment. It is put together (`comb
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -71,6 +71,29 @@ class QueryResult(msgspec.Struct, frozen=True):
     problem: str = ""
     at: float | None = None
     unit: str = ""
+
+
+class RequestTrace(msgspec.Struct, frozen=True):
+    """One request of a version that a tracing system kept: when it ended, how long it took, where to look at it.
+
+    `seconds` is None where the store does not tell; `url` is empty where nobody said how the system is reached.
+    """
+
+    trace: str
+    version: str
+    at: float
+    seconds: float | None = None
+    url: str = ""
+
+
+@runtime_checkable
+class TracingSource(Protocol):
+    """A source that also knows which requests stand for its counts, such as Prometheus' exemplars."""
+
+    async def traces(self, version: str, start: float, end: float) -> list[RequestTrace]:
+        """Return requests of the version between two times (seconds since the epoch), newest first, each trace once.
+
+        DependencyFailed: the store is away or refuses."""
 
 
 class Source(Protocol):

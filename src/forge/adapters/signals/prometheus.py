@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import msgspec
 
-from forge.adapters.signals.base import Field, QueryResult, Reading, Source
+from forge.adapters.signals.base import Field, QueryResult, Reading, RequestTrace, Source
 from forge.adapters.signals.http import HttpConfig, StoreClient
 from forge.adapters.signals.prometheus_api import PrometheusApi, Series, number
 from forge.adapters.signals.prometheus_counters import GONE, RangeCounters, series_key
@@ -32,7 +33,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `interval`: seconds between two scrapes. `match`: label matchers, such as `namespace="shop"`. `version` and
     `pattern`: the label that tells versions apart, and what it looks like (a regular expression with `$version`).
-    `pods`: what the names of a version's pods look like, for `saturation: kubernetes`.
+    `pods`: what the names of a version's pods look like, for `saturation: kubernetes`. `trace_url`: where a trace of
+    an exemplar is looked at, with `$trace` in its place.
     """
 
     http: HttpConfig
@@ -51,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gauges: dict[str, OwnGauge] = {}
     saturation: str = ""
     pods: str = "$version-.*"
+    trace_url: str = ""
 
 
 class PrometheusSource:
@@ -61,6 +64,7 @@ class PrometheusSource:
         self._match = config.match
         self._api = api
         self._environment = environment
+        self._trace_url = config.trace_url
         self._preset = preset_of(config)
         self._counters = RangeCounters()
         self._histograms = Histograms(self._preset.unit if self._preset else 1.0)
@@ -123,15 +127,21 @@ class PrometheusSource:
         told = [await self._examined(name, metric, version_ids, now) for name, metric in wanted.items()]
         return [*told, *results]
 
-    async def traces(self, version: str, start: float, end: float) -> list[str]:
-        """Return the ids of traces that exemplars of the version's requests name, newest first."""
+    async def traces(self, version: str, start: float, end: float) -> list[RequestTrace]:
+        """Return the requests that exemplars of the version's durations name. See TracingSource."""
         if self._preset is None or not self._preset.histogram:
             return []
-        selectors = self._selectors(self._preset, f"{self._preset.histogram}_bucket", [version])
+        preset = self._preset
+        selectors = self._selectors(preset, f"{preset.histogram}_bucket", [version])
         found = await asyncio.gather(*(self._api.exemplars(selector, start, end) for selector in selectors))
-        newest = sorted((one for more in found for one in more), key=lambda one: -one.timestamp)
-        ids = (one.labels.get("trace_id") or one.labels.get("traceID", "") for one in newest)
-        return [*dict.fromkeys(trace for trace in ids if trace)]
+        once: dict[str, RequestTrace] = {}
+        for one in sorted((one for more in found for one in more), key=lambda one: -one.timestamp):
+            name = one.labels.get("trace_id") or one.labels.get("traceID", "")
+            seconds = number(one.value) * (preset.unit or 1.0)
+            url = self._trace_url.replace("$trace", quote(name, safe=""))
+            if name:
+                once.setdefault(name, RequestTrace(name, version, one.timestamp, seconds, url))
+        return [*once.values()]
 
     def state(self) -> dict[str, object]:
         """Return JSON data for `restore`. See Source."""

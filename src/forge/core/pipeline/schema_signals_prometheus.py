@@ -88,6 +88,7 @@ class PrometheusModel(StoreModel):
     gauges: dict[str, PrometheusGaugeModel] = Field(default_factory=dict)
     saturation: Annotated[str, choice("kubernetes")] = ""
     pods: Text = f"{VERSION}-.*"
+    trace_url: Text = ""
 
     @model_validator(mode="after")
     def _something(self) -> PrometheusModel:
@@ -106,6 +107,11 @@ class PrometheusModel(StoreModel):
             raise wrong("has an `interval` of 0", "it is the time between two scrapes", at="interval")
         if VERSION not in self.pods:
             raise wrong(f"has `pods` without `{VERSION}`", "write for example `shop-$version-.*`", at="pods")
+        if self.trace_url and "$trace" not in self.trace_url:
+            raise wrong(
+                "has a `trace_url` without `$trace`",
+                "write for example `https://tempo.example/trace/$trace`", at="trace_url",
+            )  # fmt: skip
         queries = {**self.values, **{name: gauge.query for name, gauge in self.gauges.items()}}
         for name, query in queries.items():
             if VERSION not in query and "${version}" not in query and "$pods" not in query:
@@ -138,4 +144,5 @@ class PrometheusModel(StoreModel):
             "gauges": {name: gauge.model_dump() for name, gauge in self.gauges.items()},
             "saturation": self.saturation,
             "pods": self.pods,
+            "trace_url": self.trace_url,
         }

@@ -58,10 +58,13 @@ class EngineReleases:
         machine = await self._machine(environment)
         after = 0
         state: EnvironmentState | None = None
+        begun = False
         while True:
             events = await self._store.log.read(machine, after=after, limit=_PAGE)
             for stored in events:
-                if stored.event.data.get("release") in {release, None} and (state or _is_of(stored, release)):
+                # Before the release's own first line, what concerns all of the environment was about others.
+                begun = begun or _is_of(stored, release)
+                if begun and stored.event.data.get("release") in {release, None}:
                     on_change(stored.event.message)
             after = events[-1].seq if events else after
             if len(events) == _PAGE:

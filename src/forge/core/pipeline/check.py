@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from forge.core.pipeline.assemble import Assembly
+from forge.core.pipeline.check_values import check_values
 from forge.core.pipeline.check_words import Scope, check_job
 from forge.core.pipeline.draft import JobDraft, Place
 from forge.core.pipeline.instances import Instance
@@ -96,6 +97,7 @@ def check_instances(rows: list[Instance], assembly: Assembly, *, certain: bool) 
     found: list[Diagnostic] = []
     for row in rows:
         found += _unknown_environments(row, assembly, certain=certain)
+        found += check_values(row, assembly)
     if assembly.whole and len(assembly.jobs) == len(assembly.job_names):
         found += _artifacts(rows, assembly)
     for problem in found:

@@ -27,6 +27,7 @@ from forge.core.judge.latency import (
 )
 from forge.core.judge.settings import SequentialSettings
 from forge.core.judge.slo import SloEvidence, fresh_slo, slo_log_e, update_slo
+from forge.core.judge.spread import shapes, slower_words
 from forge.model.traffic import Sample
 
 VerdictKind = Literal["rollback", "promote", "hold", "inconclusive"]
@@ -106,6 +107,7 @@ class _Arm:
         self.recent: list[tuple[float, Counts]] = []
         self.promotable_since: tuple[float, int, int, float] | None = None
         self.trace: list[tuple[float, float, int]] = []
+        self.leading = "errors"
 
     def advance(self, arm: Sample, stable: Sample | None) -> None:
         """Take in one reading of the arm and the one of stable at the same time."""
@@ -135,6 +137,7 @@ class _Arm:
         metrics = {"errors": log_e(self.errors)}
         if self.latency is not None:
             metrics["latency"] = latency_log_e(self.latency)
+        self.leading = max(metrics, key=lambda name: math.log(self.shares[name]) + metrics[name])
         worse = combine_metrics(self.shares, metrics)
         part = self._limit_part
         return worse if not part else log_mean([(1 - part, worse), (part, self._limit_log_e())])
@@ -308,6 +311,8 @@ def _rolled_back(arm: _Arm, at: float, now: float, by: Literal["evidence", "limi
     if by == "limit":
         why += f"the error rate is above the limit of {(arm.settings.limit or 0) * 100:g} %"
     else:
+        if arm.leading == "latency" and arm.latency is not None:
+            why = f"{slower_words(shapes(arm.latency))}{why}"
         why += f"bound on false alarms {arm.settings.judge.alpha * 100:g} %"
     return _result(arm, "rollback", at, now, why, by)
 

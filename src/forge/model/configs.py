@@ -6,7 +6,7 @@ name reads them back with `msgspec.convert(plan.config, RunConfig)`. Durations a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -159,3 +159,102 @@ class EnvoyRouterConfig(msgspec.Struct, frozen=True):
     """A client stays with the version that answered it first (cookie), as long as that version is there."""
     request_timeout: float = 60.0
     max_connections: int = 4096
+
+
+class KubernetesAccess(msgspec.Struct, frozen=True):
+    """Which cluster, and where in it. Empty: the kubeconfig's own current context and its namespace.
+
+    `kubeconfig`: a file; empty: KUBECONFIG, ~/.kube/config, or, in a pod, the pod's own service account.
+    """
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+
+
+class HelmChart(msgspec.Struct, frozen=True):
+    """A chart that `helm template` renders: `chart` is a folder or a reference, `values` are files."""
+
+    chart: str
+    release: str = ""
+    values: tuple[str, ...] = ()
+    settings: dict[str, str] = {}
+    """Like `--set`."""
+
+
+class KubernetesTargetConfig(msgspec.Struct, frozen=True):
+    """Versions as workloads of a cluster, made from manifests. One of `manifests`, `kustomize` and `helm` is given.
+
+    Paths are relative to where the deploy step works. What they came to is the version's artifact.
+    """
+
+    access: KubernetesAccess = KubernetesAccess()
+    manifests: tuple[str, ...] = ()
+    """Files and folders."""
+    kustomize: str = ""
+    helm: HelmChart | None = None
+    workload: str = ""
+    """`Deployment/shop`; empty: the only one there is."""
+    service: str = ""
+    """The Service that clients ask; empty: the only one that selects the workload's pods."""
+    images: dict[str, str] = {}
+    """Instead of the manifests' own, by container."""
+    replicas: int = 0
+    """Its full size; 0: what the manifest says, or a HorizontalPodAutoscaler."""
+    adopt: bool = True
+    """A workload of that name that is there already becomes the first stable version, without a restart."""
+    progress_deadline: float = 600.0
+
+
+class GatewayApiRouterConfig(msgspec.Struct, frozen=True):
+    """An HTTPRoute (or GRPCRoute) whose rules point at the environment's Service. `namespace` empty: the target's."""
+
+    route: str
+    kind: Literal["HTTPRoute", "GRPCRoute"] = "HTTPRoute"
+    namespace: str = ""
+    address: str = ""
+    """Where clients reach it; empty: the gateway's own first address."""
+
+
+class IstioRouterConfig(msgspec.Struct, frozen=True):
+    """A VirtualService whose routes point at the environment's Service. `routes`: only those of its http routes."""
+
+    virtual_service: str
+    namespace: str = ""
+    routes: tuple[str, ...] = ()
+    propagation: float = 2.0
+    """Seconds until every proxy has a change; istio does not tell."""
+    address: str = ""
+
+
+class IngressNginxRouterConfig(msgspec.Struct, frozen=True):
+    """An Ingress of ingress-nginx whose paths point at the environment's Service; Forge keeps a canary beside it."""
+
+    ingress: str
+    namespace: str = ""
+    propagation: float = 2.0
+    """Seconds until the controller has a change; it does not tell."""
+    address: str = ""
+
+
+class ReplicasRouterConfig(msgspec.Struct, frozen=True):
+    """No router: the Service spreads requests over all ready pods, so the split is that of the replicas."""
+
+    address: str = ""
+
+
+ROUTER_CAPABILITIES: dict[str, frozenset[str]] = {
+    "envoy": frozenset({"weights", "header_routes", "cookie_routes", "sticky", "mirror"}),
+    "gateway_api": frozenset({"weights", "header_routes", "mirror"}),
+    "istio": frozenset({"weights", "header_routes", "cookie_routes", "mirror"}),
+    "ingress_nginx": frozenset({"weights", "header_routes", "cookie_routes"}),
+    "replicas": frozenset({"weights"}),
+}
+"""What each router can do; a plan that needs more is refused before anything starts."""
+MOST_VERSIONS: dict[str, int] = {"ingress_nginx": 2}
+"""How many versions, stable among them, a router can split traffic between; any number where it is not named."""
+ROUTERS_OF: dict[str, frozenset[str]] = {
+    "local": frozenset({"envoy"}),
+    "kubernetes": frozenset({"gateway_api", "istio", "ingress_nginx", "replicas"}),
+}
+"""Which routers work with which target."""

@@ -105,10 +105,14 @@ def rollback(
     to: Annotated[
         str, typer.Option("--to", metavar="VERSION", help="Default: the version that was stable before.")
     ] = "",
+    override: Annotated[
+        str,
+        typer.Option("--override", metavar="REASON", help="Go back past a contract migration with --to; recorded."),
+    ] = "",
     wait: Wait = True,
 ) -> None:
     """Roll an environment back in one step."""
-    _command(context, environment, "rollback", {"to": to}, wait=wait)
+    _command(context, environment, "rollback", {"to": to, "override": override}, wait=wait)
 
 
 def _show(context: typer.Context, environment: str, output: str, *, watch: bool, timeout: float | None) -> None:

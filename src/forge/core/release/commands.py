@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
+from forge.core.release.migrations import begin_contract, end_contract, gone
 from forge.core.release.policing import held_growth, policy_of
 from forge.core.release.policing import words as policy_words
 from forge.core.release.progress import next_step, pause, promote
@@ -17,6 +18,7 @@ from forge.core.release.strategies import phase_of
 from forge.core.release.tick import Tick, takes_over
 from forge.model.configs import DeployConfig
 from forge.model.decision import Command
+from forge.model.migrations import Contract
 from forge.model.plan import Approval, EnvironmentPlan
 from forge.model.traffic import Version
 
@@ -181,7 +183,7 @@ def _rollback(tick: Tick, command: Command) -> None:
         _refuse(tick, command, over)
         return
     if to and to != tick.state.stable:
-        target = choose_target(tick.state, to)
+        target = choose_target(tick.state, to, override=bool(command.payload.get("override")))
         if not target.version:
             _refuse(tick, command, f"nothing was rolled back: {target.why}")
             return
@@ -193,6 +195,8 @@ def _rollback(tick: Tick, command: Command) -> None:
                 _give_way(tick, release, command)
             else:
                 begin_rollback(tick, release, "aborted", _because(command, f"rolled back to {to}"))
+        if command.payload.get("override"):
+            _note_override(tick, command, to)
         start_restore(tick, target, actor=command.actor, reason=_because(command, "rolled back"), key=key)
         return
     restoring = [release for release in under_way if release.kind == "rollback"]
@@ -213,6 +217,12 @@ def _rollback(tick: Tick, command: Command) -> None:
         start_restore(
             tick, choose_target(tick.state), actor=command.actor, reason=_because(command, "rolled back"), key=key
         )
+
+
+def _note_override(tick: Tick, command: Command, to: str) -> None:
+    if obstacle := gone(tick.state, to):
+        words = f"{command.actor or 'somebody'} goes back all the same: {command.payload['override']}: {obstacle}"
+        tick.say("contract_overridden", words, actor=command.actor, version=to)
 
 
 def _nothing_to_take_back(tick: Tick, command: Command) -> str:
@@ -290,6 +300,16 @@ def _approve_start(tick: Tick, command: Command, held: list[ReleaseState]) -> No
         _note(tick, command, release, f"approved ({len(release.votes) + 1} of {rule.required})")
 
 
+def _begin_contract(tick: Tick, command: Command) -> None:
+    contract = msgspec.convert(command.payload["contract"], Contract)
+    if obstacle := begin_contract(tick, contract):
+        _refuse(tick, command, obstacle)
+
+
+def _end_contract(tick: Tick, command: Command) -> None:
+    end_contract(tick, str(command.payload["contract"]), str(command.payload.get("failed", "") or ""))
+
+
 def _look(_tick: Tick, _command: Command) -> None:
     """Change nothing: the tick that takes this in looks at the world, and brings back what is missing there."""
 
@@ -348,6 +368,8 @@ COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
     "rollback": _rollback,
     "retry": _retry,
     "approve": _approve,
+    "begin_contract": _begin_contract,
+    "end_contract": _end_contract,
     "look": _look,
     "down": _down,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from forge.core.judge.registry import JUDGES, judge_of
+from forge.core.release.migrations import too_old
 from forge.core.release.policing import held_at_start, note_start, unreadable
 from forge.core.release.rollback import Target, begin_rollback
 from forge.core.release.state import RELEASE_FINAL, ReleaseState, VersionState
@@ -47,6 +48,9 @@ def start_deploy(
     known = tick.version(version.id)
     if known is not None and _content(known.version) != _content(version):
         _end_at_once(tick, release, "failed", f"{version.id} exists already with other content; name it differently")
+        return
+    if obstacle := too_old(tick.state, version):
+        _end_at_once(tick, release, "failed", obstacle)
         return
     if known is None:
         tick.change(versions={**tick.state.versions, version.id: VersionState(version)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from forge.core.release.migrations import gone
 from forge.core.release.state import EnvironmentState, ReleaseState, ReleaseStatus
 from forge.core.release.tick import Tick
 from forge.model.units import format_weight
@@ -17,27 +18,36 @@ class Target(msgspec.Struct, frozen=True):
     why: str
 
 
-def choose_target(state: EnvironmentState, to: str = "") -> Target:
+def choose_target(state: EnvironmentState, to: str = "", *, override: bool = False) -> Target:
     """Return the version that a rollback of the environment goes to.
 
     `to` is taken as it is when it was stable before. Otherwise it is the newest version that was stable
-    before the present one and has never been rolled back itself.
+    before the present one and has never been rolled back itself. One that cannot run any more, because a
+    contract migration took away what it needs, is never chosen; `override` lets a person name it all the same.
     """
     if to:
         if to in state.previous and to in state.versions:
+            if (obstacle := gone(state, to)) and not override:
+                return Target("", obstacle)
             return Target(to, f"{to} was asked for{_warmth(state, to)}")
         candidates = ", ".join(state.previous) or "none"
         return Target(
             "", f"{to} was never stable in {state.name}, or too long ago; versions to go back to: {candidates}"
         )
     skipped: list[str] = []
+    obstacles: list[str] = []
     for version in state.previous:
         known = state.versions.get(version)
-        if known is None or known.faulted:
+        if obstacle := gone(state, version):
+            obstacles.append(obstacle)
+        elif known is None or known.faulted:
             skipped.append(version)
-            continue
-        passed = f"; skipped {', '.join(skipped)}, rolled back before" if skipped else ""
-        return Target(version, f"{version} was stable before {state.stable}{_warmth(state, version)}{passed}")
+        else:
+            passed = f"; skipped {', '.join(skipped)}, rolled back before" if skipped else ""
+            passed += f"; {obstacles[0]}" if obstacles else ""
+            return Target(version, f"{version} was stable before {state.stable}{_warmth(state, version)}{passed}")
+    if obstacles:
+        return Target("", f"{obstacles[0]}; mend it by releasing a later version")
     if skipped:
         return Target("", f"every earlier version was rolled back itself ({', '.join(skipped)}); name one with `to`")
     return Target("", f"there is no earlier version to go back to from {state.stable or 'nothing'}")

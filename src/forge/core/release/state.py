@@ -15,6 +15,7 @@ from forge.core.judge.saturation import Track
 from forge.core.policy.budget import Ledger
 from forge.core.release.account import Account
 from forge.core.release.adaptive import Growth
+from forge.model.migrations import Contract
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy
 from forge.model.traffic import ReplicaCount, Route, Sample, TrafficTable, Version
@@ -174,3 +175,5 @@ class EnvironmentState(msgspec.Struct, frozen=True):
     """What stable's replicas tell of each other: how this service's errors come, for the judge."""
     signals_state: dict[str, Any] = {}
     """What the reader of the signals needs to go on without a jump after a restart."""
+    contracts: tuple[Contract, ...] = ()
+    """Steps that took away what older versions need, oldest first."""

@@ -215,6 +215,6 @@ class TestPromote:
     def test_nonsense_is_answered_with_what_there_is(self) -> None:
         decision = look(environment({"1.3": 10_000}), command("dance"), weights={"1.3": 10_000})
         assert decision.events[0].message == (
-            "dance by ada: there is no command `dance`; there are abort, approve, deploy, down, look, pause, promote, "
-            "resume, retry, rollback, undo"
+            "dance by ada: there is no command `dance`; there are abort, approve, begin_contract, deploy, down, "
+            "end_contract, look, pause, promote, resume, retry, rollback, undo"
         )

@@ -1,0 +1,1 @@
+"""Versions as workloads of a Kubernetes cluster."""

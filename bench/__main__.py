@@ -17,6 +17,8 @@ PARTS = {
     "false-alarms": "bench.false_alarms",
     "judge-cost": "bench.judge_cost",
     "signals": "bench.signals",
+    "analyse": "bench.analyse",
+    "month": "bench.month",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -258,3 +258,57 @@ ROUTERS_OF: dict[str, frozenset[str]] = {
     "kubernetes": frozenset({"gateway_api", "istio", "ingress_nginx", "replicas"}),
 }
 """Which routers work with which target."""
+
+
+class Toleration(msgspec.Struct, frozen=True):
+    """Lets a pod run on nodes that keep others away. As Kubernetes calls it."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class KubernetesRunnerConfig(msgspec.Struct, frozen=True):
+    """A job's `run` steps in pods of a cluster.
+
+    The workspace is shared with the worker by `claim` (a PersistentVolumeClaim that is mounted at `root` where the
+    worker runs) or `host_path` (a folder that worker and nodes share, for example by NFS). Without either it is
+    packed, sent into the pod and fetched back.
+    """
+
+    image: str
+    access: KubernetesAccess = KubernetesAccess()
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    service_account: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    env_secrets: tuple[str, ...] = ()
+    """Secrets of the cluster whose keys become environment variables."""
+    env_config_maps: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    user: int | None = None
+    """The numeric user and group that the commands run as; None: the image's."""
+    claim: str = ""
+    host_path: str = ""
+    root: str = ""
+    """Where `claim` is mounted on the worker's machine."""
+    mount: str = ""
+    """Where the workspace is in the pod; empty: where the worker has it."""
+    start_timeout: float = 600.0
+    """How long a pod may take until its command begins: queueing, a node, the image."""
+
+
+class JobStepConfig(msgspec.Struct, frozen=True):
+    """A Kubernetes Job from a manifest, in the cluster and namespace of `environment` or of `access`."""
+
+    manifest: str
+    """A file with one Job, relative to where the step works."""
+    environment: str = ""
+    access: KubernetesAccess = KubernetesAccess()
+    keep: Literal["never", "failed", "always"] = "failed"
+    """Whether the Job stays in the cluster, to be looked at, when it is over."""
+    start_timeout: float = 600.0

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from forge.model.decision import digest
+from forge.model.migrations import Migration
 
 Scalar = str | int | float | bool
 
@@ -91,6 +92,8 @@ class StepPlan(msgspec.Struct, frozen=True):
     shell: str = ""
     on_crash: Literal["rerun", "report"] = "rerun"
     """What happens to the step when Forge was killed while it ran."""
+    migration: Migration | None = None
+    """What it does to what the versions of an environment share."""
     line: int = 0
 
 
@@ -113,6 +116,8 @@ class JobPlan(msgspec.Struct, frozen=True):
     working_directory: str = ""
     shell: str = ""
     runner: str = "process"
+    runner_config: dict[str, Any] = {}
+    """What is set of the runner, under the names of `KubernetesRunnerConfig`."""
     environment: str = ""
     line: int = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from forge.core.pipeline.assemble import Assembly
+from forge.core.pipeline.check_runners import check_jobs_and_migrations, check_runner, environments_named
 from forge.core.pipeline.check_values import check_values
 from forge.core.pipeline.check_words import Scope, check_job
 from forge.core.pipeline.draft import JobDraft, Place
@@ -28,6 +29,7 @@ def check_jobs(assembly: Assembly) -> Iterator[Diagnostic]:
     everyone = frozenset(assembly.job_names)
     for draft in assembly.jobs.values():
         yield from check_job(draft, _scope(draft, assembly, ancestry, everyone))
+        yield from check_runner(draft)
         yield from _step_names(draft)
         yield from _secret_names(draft, assembly)
 
@@ -98,6 +100,7 @@ def check_instances(rows: list[Instance], assembly: Assembly, *, certain: bool) 
     for row in rows:
         found += _unknown_environments(row, assembly, certain=certain)
         found += check_values(row, assembly)
+        found += check_jobs_and_migrations(row, assembly)
     if assembly.whole and len(assembly.jobs) == len(assembly.job_names):
         found += _artifacts(rows, assembly)
     for problem in found:
@@ -119,6 +122,7 @@ def _unknown_environments(row: Instance, assembly: Assembly, *, certain: bool) -
             if inside != where.document.span(where.path, key=True):
                 where /= "environment"
             wanted.append((step.config["environment"], original.config["environment"], where))
+    wanted += environments_named(row)
     for name, written, place in wanted:
         if name in known or "${{" in name or ("${{" in written and not certain):
             continue

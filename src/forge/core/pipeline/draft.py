@@ -119,13 +119,14 @@ def _frame(name: str, body: JobBody, place: Place) -> JobPlan:
         concurrency=body.concurrency.concurrency() if body.concurrency else None,
         working_directory=body.working_directory,
         shell=body.shell,
-        runner=body.runner,
+        runner=body.runner.name if body.runner else "",
+        runner_config=body.runner.given() if body.runner else {},
         environment=body.environment,
         line=place.line,
     )
 
 
-_INHERITED = ("when", "timeout", "concurrency", "working_directory", "shell", "runner", "environment")
+_INHERITED = ("when", "timeout", "concurrency", "working_directory", "shell", "environment")
 
 
 def _merged(job: JobPlan, template: JobPlan | None, pipeline: PipelineModel) -> JobPlan:
@@ -136,6 +137,7 @@ def _merged(job: JobPlan, template: JobPlan | None, pipeline: PipelineModel) -> 
             changes["timeout"] = template.timeout
         changes["env"] = {**template.env, **job.env}
         changes["retry"] = job.retry if job.retry != Retry() else template.retry
+        changes |= _runner(job, template.runner, template.runner_config)
         job = msgspec.structs.replace(job, **changes)
     defaults = pipeline.defaults
     return msgspec.structs.replace(
@@ -144,8 +146,15 @@ def _merged(job: JobPlan, template: JobPlan | None, pipeline: PipelineModel) -> 
         retry=defaults.retry.retry() if job.retry == Retry() and defaults.retry else job.retry,
         working_directory=job.working_directory or defaults.working_directory,
         shell=job.shell or defaults.shell,
-        runner=job.runner or defaults.runner or "process",
+        **_runner(job, *(defaults.runner.name, defaults.runner.given()) if defaults.runner else ("process", {})),
     )
+
+
+def _runner(job: JobPlan, outer: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the job's runner: the outer one where it names none; its own settings over the outer ones of the same."""
+    if not job.runner or job.runner == outer:
+        return {"runner": outer, "runner_config": {**settings, **job.runner_config}}
+    return {"runner": job.runner, "runner_config": job.runner_config}
 
 
 _LISTS: tuple[tuple[str, Any], ...] = (("steps", "success"), ("on_failure", "failure"), ("always", "always"))
@@ -181,6 +190,7 @@ def _step(model: StepModel, identity: str, run_on: Any, line: int) -> StepPlan:
         working_directory=model.working_directory,
         shell=model.shell,
         on_crash=model.on_crash,
+        migration=model.migration.migration() if model.migration else None,
         line=line,
     )
 
@@ -200,6 +210,8 @@ def _title(kind: str, config: dict[str, Any]) -> str:
         return f"{kind} {config['name']}"
     if kind == "deploy":
         return f"deploy to {config['environment']} ({_STRATEGY_WORDS[config['strategy']['name']]})"
+    if kind == "job":
+        return f"job {config['manifest']}"
     if kind in {"verify", "rollback"}:
         return f"{kind} {config['environment']}"
     if kind == "cache":

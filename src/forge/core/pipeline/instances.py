@@ -32,6 +32,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
     "deploy": ("environment", "artifact"),
     "verify": ("environment",),
     "rollback": ("environment",),
+    "job": ("environment",),
 }
 """What other jobs, or environments, are found by; it is known before the run starts."""
 

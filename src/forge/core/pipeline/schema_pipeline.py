@@ -21,7 +21,6 @@ from forge.core.pipeline.schema_base import (
     TextList,
     Timeout,
     Title,
-    choice,
     wrong,
 )
 from forge.core.pipeline.schema_environment import EnvironmentModel
@@ -33,10 +32,8 @@ from forge.core.pipeline.schema_gate import (
     TriggerModel,
     check_value_names,
 )
+from forge.core.pipeline.schema_runner import RunnerModel
 from forge.core.pipeline.schema_steps import StepModel
-
-RUNNERS = ("process",)
-Runner = Annotated[str, choice(*RUNNERS)]
 
 
 def _axes(value: Any) -> dict[str, Any]:
@@ -103,7 +100,7 @@ class JobBody(Section):
     working_directory: InsidePath = ""
     shell: Text = ""
     concurrency: ConcurrencyModel | None = None
-    runner: Runner = ""
+    runner: RunnerModel | None = None
     environment: Name = ""
 
 
@@ -150,7 +147,7 @@ class DefaultsModel(Section):
     retry: RetryModel | None = None
     working_directory: InsidePath = ""
     shell: Text = ""
-    runner: Runner = ""
+    runner: RunnerModel | None = None
 
 
 def _secrets(value: Any) -> dict[str, Any]:

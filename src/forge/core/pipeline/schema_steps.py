@@ -31,6 +31,7 @@ from forge.core.pipeline.schema_base import (
 )
 from forge.core.pipeline.schema_environment import TargetOverrides
 from forge.core.pipeline.schema_gate import ApprovalModel, RetryModel
+from forge.core.pipeline.schema_runner import JobStepModel, MigrationModel
 from forge.core.pipeline.schema_strategy import CheckModel, PaceModel, RouteModel, StrategyModel, strategy, thresholds
 from forge.model import configs
 
@@ -209,7 +210,11 @@ class RollbackModel(Section):
         return configs.RollbackConfig(self.environment, self.to)
 
 
-KINDS = ("checkout", "run", "publish", "download", "cache", "quality", "deploy", "verify", "rollback", "approve")
+KINDS = (
+    "checkout", "run", "publish", "download", "cache", "quality", "job", "deploy", "verify", "rollback", "approve",
+)  # fmt: skip
+MIGRATING = ("run", "job")
+"""Kinds of steps that may change what the versions of an environment share."""
 
 
 class StepModel(Section):
@@ -223,6 +228,7 @@ class StepModel(Section):
     download: DownloadModel | None = None
     cache: CacheModel | None = None
     quality: QualityModel | None = None
+    job: JobStepModel | None = None
     deploy: DeployModel | None = None
     verify: VerifyModel | None = None
     rollback: RollbackModel | None = None
@@ -236,6 +242,7 @@ class StepModel(Section):
     working_directory: InsidePath = ""
     shell: Text = ""
     on_crash: Annotated[Any, choice("rerun", "report")] = "rerun"
+    migration: MigrationModel | None = None
 
     @classmethod
     def from_short(cls, value: Any) -> dict[str, Any]:
@@ -251,6 +258,8 @@ class StepModel(Section):
             raise wrong("does nothing", f"give it one of {listed(KINDS)}", "step-kind")
         if len(given) > 1:
             raise wrong(f"does several things: {listed(tuple(given))}", "make each a step of its own", "step-kind")
+        if self.migration is not None and given[0] not in MIGRATING:
+            raise wrong(f"has a `migration` but is a `{given[0]}`", f"only {listed(MIGRATING)} steps can be migrations")
         if self.id and not leaves.ENV_NAME.fullmatch(self.id):
             raise wrong(f"has an `id` that expressions cannot name: `{self.id}`", "use letters, digits and `_`")
         return self

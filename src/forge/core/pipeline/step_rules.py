@@ -44,7 +44,15 @@ def start_step(tick: Tick, plan_job: JobPlan, job: JobState, step: StepPlan) -> 
 
 def needs_variables(plan: Plan, job: JobPlan, step: StepPlan) -> bool:
     """Tell whether anything that the step is performed with holds an expression."""
-    texts = (plan.env, job.env, step.env, step.config, step.working_directory, job.working_directory)
+    texts: tuple[object, ...] = (
+        plan.env,
+        job.env,
+        step.env,
+        step.config,
+        step.working_directory,
+        job.working_directory,
+    )
+    texts = (*texts, job.runner_config, step.migration.since if step.migration else "")
     return any(has_expression(text) for text in texts)
 
 

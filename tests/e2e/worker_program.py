@@ -37,6 +37,8 @@ class State(msgspec.Struct, frozen=True):
     stages: tuple[tuple[str, ...], ...]
     group: str = ""
     asked: int = 0
+    answered: int = 0
+    again: bool = False
     place: int = -1
     results: dict[str, str] = {}
     greetings: tuple[str, ...] = ()
@@ -62,19 +64,26 @@ class Staged:
         return None
 
     def decide(self, state: State, observation: Any, commands: Any, outcomes: Any, now: float) -> Decision[State]:
-        results, place = dict(state.results), state.place
+        results, place, answered = dict(state.results), state.place, state.answered
         for outcome in outcomes:
             if outcome.key.startswith("ask"):
                 place = outcome.data["place"]
+                answered += 1
             else:
                 results[outcome.key] = outcome.result
         greetings = state.greetings + tuple(command.actor for command in commands)
-        state = msgspec.structs.replace(state, results=results, place=place, greetings=greetings)
+        # Whoever is told while a question is on its way asks once more when it is answered: two questions at once
+        # could take a place after it was given back.
+        again = state.again or not outcomes
+        state = msgspec.structs.replace(
+            state, results=results, place=place, answered=answered, again=again, greetings=greetings
+        )
         actions: tuple[Action, ...] = ()
         if state.group and place != 0:
-            # Asked again whenever told; without news the question would only be repeated.
-            if not outcomes:
-                state = msgspec.structs.replace(state, asked=state.asked + 1)
+            if again and answered == state.asked:
+                state = msgspec.structs.replace(state, asked=state.asked + 1, again=False)
+                actions = (Action(f"ask-{state.asked}", "ask"),)
+            elif answered < state.asked:
                 actions = (Action(f"ask-{state.asked}", "ask"),)
         else:
             stages = (*state.stages, ("free",))

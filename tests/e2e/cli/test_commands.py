@@ -189,7 +189,7 @@ def test_cancel_a_run_that_nobody_works_on(project):
 
 
 def test_detach_status_wait_and_logs_follow(project, tmp_path):
-    forge = project(SLOW.format(folder=tmp_path, seconds=2), real=True)
+    forge = project(SLOW.format(folder=tmp_path, seconds=6), real=True)
     assert forge.ok("run", "--detach") == "run-1\n"
     until((tmp_path / "begun").exists)
     assert forge("status", "1", "--wait", "--timeout", "0.2s").returncode == 6

@@ -31,6 +31,8 @@ BUSY = frozenset({429, 500, 502, 503, 504})
 LONGEST_PAUSE = 2.0
 """Seconds that a busy apiserver may ask for before the next attempt; more than that is left to the next tick."""
 _PAGE = 500
+_EXEC_V1 = "client.authentication.k8s.io/v1"
+_EXEC_V1BETA1 = "client.authentication.k8s.io/v1beta1"
 Propagation = Literal["Background", "Foreground", "Orphan"]
 _PATCHES = {
     "apply": "application/apply-patch+yaml",
@@ -47,6 +49,7 @@ class Cluster:
         self._access = access
         self._transport = transport
         self._http: httpx2.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._namespace = access.namespace
         self._name = access.context or "the cluster"
         self._discovered: dict[tuple[str, str], Kind] = {}
@@ -222,26 +225,39 @@ class Cluster:
         raise AssertionError("unreachable")
 
     def _client(self) -> httpx2.AsyncClient:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not None and self._loop is not loop:
+            # Connections belong to the loop that made them: one that ended took them along.
+            self._http, self._loop = (None if self._loop is not None else self._http), loop
         if self._http is None:
             self._http = self._connected()
         return self._http
 
     def _connected(self) -> httpx2.AsyncClient:
         import httpx2
-        from lightkube.config.client_adapter import AsyncClient, ConnectionParams
+        from lightkube.config.client_adapter import ConnectionParams
         from lightkube.config.models import User
         from lightkube.core.exceptions import ConfigError
 
         config = _config(self._access)
         if config.user is None:  # lightkube takes a cluster that asks for no login only with an empty user
             config = config._replace(user=User())
+        if config.user.exec is not None and config.user.exec.apiVersion == _EXEC_V1:
+            # The same exchange under a newer name, which lightkube does not know yet.
+            login = msgspec.structs.replace(config.user.exec, apiVersion=_EXEC_V1BETA1)
+            config = config._replace(user=msgspec.structs.replace(config.user, exec=login))
         self._namespace = self._access.namespace or config.namespace
         self._name = f"cluster {config.context_name}"
         parameters = ConnectionParams(timeout=httpx2.Timeout(SECONDS))
         if self._transport is not None:
             parameters.transport = self._transport  # type: ignore[assignment]
         try:
-            return AsyncClient(config, parameters)
+            # A watch holds its connection: many environments must not wait for each other's.
+            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+            return httpx2.AsyncClient(**parameters.httpx_params(config), limits=limits)
         except (ConfigError, OSError, ValueError) as error:
             raise UsageError(f"the kubeconfig's context {config.context_name} cannot be used: {error}") from error
 

@@ -32,6 +32,11 @@ FOUND = {
 }
 
 
+def test_a_paused_release_gets_back_what_it_had_lost_with_its_replicas_also_in_a_freeze() -> None:
+    """Which is no growth, though the hunt once took it for that."""
+    assert hunt(1795407767, with_gates=True) > 0
+
+
 @pytest.mark.parametrize("seed", FOUND)
 def test_what_was_found_stays_mended(seed: int) -> None:
     assert hunt(seed) > 0

@@ -113,6 +113,8 @@ def _check_growth(before: EnvironmentState, state: EnvironmentState, release: Re
     if not before.stable or before.stable != state.stable or release.version == state.stable:
         return
     was, got = _weight(before, release.version), _weight(state, release.version)
+    if old.status == release.status == "paused":
+        was = max(was, old.held_weight)  # what it had when it was paused, and may have lost with its replicas
     _need(got <= was, f"{release.id} grew from {was} to {got} in a freeze")
 
 

@@ -15,6 +15,7 @@ from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseSta
 from forge.engine.environments import KIND, EnvironmentMachine, empty_state
 from forge.engine.notifying import begin_notifying
 from forge.model.errors import DependencyFailed, UsageError
+from forge.model.migrations import Contract
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Threshold
 from forge.model.traffic import Observation
@@ -85,6 +86,20 @@ class EngineReleases:
         sent = await self._store.inbox.send(machine, kind, actor, {**payload, "key": key}, key=key)
         await self._taken(machine, environment, sent)
         return await self._refusal(machine, after, kind)
+
+    async def begin_contract(self, environment: EnvironmentPlan, contract: Contract, *, actor: str) -> str:
+        """Have the environment remember a contract migration. See ReleaseClient."""
+        head, parts = empty_state(environment)
+        machine = await self._store.machines.create(KIND, environment.name, "empty", head, parts, id_prefix="env")
+        after = await self._store.log.last(machine)
+        payload = {"contract": msgspec.to_builtins(contract)}
+        sent = await self._store.inbox.send(machine, "begin_contract", actor, payload, key=contract.key)
+        await self._taken(machine, environment.name, sent)
+        # A refusal that was told to a worker that died is not told again: what the environment remembers decides.
+        if any(known.key == contract.key for known in (await self._state(environment.name)).contracts):
+            return ""
+        refusal = await self._refusal(machine, after, "begin_contract")
+        return refusal or f"{environment.name} has refused it before: forge env show {environment.name} tells why"
 
     async def view(self, environment: str) -> dict[str, Any]:
         """Return what the environment stands at. See ReleaseClient."""

@@ -15,9 +15,11 @@ from forge.adapters.artifacts.base import ArtifactStore
 from forge.adapters.masking import Masker, StepLog
 from forge.adapters.paths import inside
 from forge.adapters.runners.base import Runner
+from forge.adapters.runners.registry import LOCAL, RemoteRunner, remote_runner
 from forge.adapters.steps import registry
 from forge.adapters.steps.base import ReleaseClient, Step, StepContext, StepResult
 from forge.adapters.steps.cache import save_caches
+from forge.adapters.steps.migrating import performed
 from forge.adapters.steps.private import process_key
 from forge.core.pipeline.keys import StepKey
 from forge.core.pipeline.state import RunState
@@ -28,12 +30,14 @@ from forge.engine.project import Project
 from forge.engine.workspaces import WorkspaceGone, Workspaces
 from forge.model.decision import Action, Outcome
 from forge.model.errors import ForgeError
+from forge.model.migrations import Migration
 from forge.model.plan import JobPlan, Plan, StepPlan
 from forge.model.units import format_duration
 from forge.store.contract import Store
 
 Say = Callable[[str], None]
 _AGAIN = "--- Forge was stopped while this step was under way; it is run again ---"
+_FOLLOWED = "--- Forge was stopped while this step was under way; it is followed again ---"
 _SECRETS_KEPT = 64
 
 
@@ -49,6 +53,7 @@ class StepPerformer:
         releases: ReleaseClient,
         *,
         step_of_kind: Callable[[str], Step] = registry.step,
+        remote: RemoteRunner = remote_runner,
     ) -> None:
         self._store = store
         self._project = project
@@ -56,6 +61,7 @@ class StepPerformer:
         self._runner = runner
         self._releases = releases
         self._step_of_kind = step_of_kind
+        self._remote = remote
         self._workspaces = Workspaces(project, artifacts)
         self._secrets: dict[tuple[str, int], tuple[dict[str, str], Masker]] = {}
 
@@ -68,7 +74,7 @@ class StepPerformer:
         log = self._project.step_log(run.id, key.job, key.attempt, key.step)
         begun = log.with_name(f"{log.name}.{key.step_attempt}.begun")
         again = begun.exists()
-        if again:
+        if again and job.runner == LOCAL:
             await self._runner.kill(process_key(run.id, action.key))
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.touch()
@@ -93,12 +99,13 @@ class StepPerformer:
         path = self._project.step_log(run.id, key.job, key.attempt, key.step)
         with StepLog(path, masker) as log:
             if again:
-                log.say(_AGAIN)
+                log.say(_AGAIN if job.runner == LOCAL or step.kind != "run" else _FOLLOWED)
             for name in masker.too_short:
                 log.say(f"forge: the secret {name} is too short to be hidden in logs")
             try:
                 context = await self._context(plan, run, action, job, step, key, values, log)
-                result = await _within(step.timeout, self._step_of_kind(context.step.kind).run(context))
+                work = performed(self._step_of_kind(context.step.kind), context)
+                result = await _within(step.timeout, work)
             except WorkspaceGone as gone:
                 return Outcome(action.key, "error", 0.0, str(gone), {"workspace_gone": True})
             except ForgeError as error:
@@ -138,9 +145,15 @@ class StepPerformer:
         declared = declared_env(plan, job, step, known, _interpolate)
         known["env"] = {**known.get("env", {}), **declared}
         config = _interpolated(step.config, known)
+        begun = time.monotonic()
+
+        async def told_to_stop() -> bool:
+            late = step.timeout is not None and time.monotonic() - begun >= step.timeout
+            return late or await self._told(run.id, action.key)
+
         folder = _interpolate(step.working_directory or job.working_directory, known)
         env = {
-            **step_environment.base(),
+            **(step_environment.base() if job.runner == LOCAL else {}),
             **declared,
             **values,
             **step_environment.of_forge(plan, run, job, step, key),
@@ -151,7 +164,7 @@ class StepPerformer:
             run=run.id,
             plan=plan,
             job=job,
-            step=msgspec.structs.replace(step, config=config),
+            step=msgspec.structs.replace(step, config=config, migration=_migration(step, known)),
             attempt=key.step_attempt,
             actor=run.actor,
             workspace=workspace,
@@ -159,14 +172,26 @@ class StepPerformer:
             env=env,
             output=log,
             say=log.say,
-            runner=self._runner,
+            runner=self._runner_of(job, known, told_to_stop),
             artifacts=self._artifacts,
             index=RunArtifacts(self._store.documents, key.attempt),
             releases=self._releases,
             project=self._project.root,
             cache=self._project.cache,
             now=time.time,
+            told_to_stop=told_to_stop,
         )
+
+    def _runner_of(self, job: JobPlan, known: Mapping[str, Any], told_to_stop: Callable[[], Awaitable[bool]]) -> Runner:
+        """Return what runs the job's commands. Raises UsageError for settings that cannot be read."""
+        if job.runner == LOCAL:
+            return self._runner
+        config = _interpolated(job.runner_config, known)
+        return self._remote(job.runner, config, str(self._project.root), told_to_stop)
+
+    async def _told(self, run: str, action: str) -> bool:
+        intents = await self._store.intents.of(run)
+        return any(intent.cancel and intent.action.key == action for intent in intents)
 
 
 async def _within(timeout: float | None, work: Awaitable[StepResult]) -> StepResult:
@@ -201,6 +226,12 @@ def _interpolated(value: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_interpolated(inner, known) for inner in value]
     return value
+
+
+def _migration(step: StepPlan, known: Mapping[str, Any]) -> Migration | None:
+    if step.migration is None:
+        return None
+    return msgspec.structs.replace(step.migration, since=_interpolate(step.migration.since, known))
 
 
 def _outcome(action: Action, result: StepResult, log: StepLog) -> Outcome:

@@ -17,6 +17,18 @@ class Finished(msgspec.Struct, frozen=True):
     peak_memory: int | None = None
     cancelled: bool = False
     timed_out: bool = False
+    reason: str = ""
+    """What whoever ran it says of its end, where the exit code does not: that its memory ran out."""
+
+
+class StepFiles(msgspec.Struct, frozen=True):
+    """What a command works on, for runners that are elsewhere: the job's folder, and private files beside it."""
+
+    workspace: Path
+    reads: tuple[Path, ...] = ()
+    """Files that the command reads: its script."""
+    writes: tuple[Path, ...] = ()
+    """Files that it may append to, and that are read when it is over: its outputs."""
 
 
 class OutputSink(Protocol):
@@ -33,7 +45,12 @@ class Runner(Protocol):
     When the awaiting task is cancelled, or `timeout` seconds pass, the group gets TERM, after `grace` seconds
     KILL, and the call returns (or re-raises CancelledError) only when nothing of it is alive.
     DependencyFailed: the command could not be started (no such shell, no such folder).
+
+    `local`: the command runs on the worker's machine, with what that has, and ends with the worker. If not, a
+    command goes on while there is no worker: `run` under the same key finds it again and returns its end.
     """
+
+    local: bool
 
     async def run(
         self,
@@ -45,6 +62,7 @@ class Runner(Protocol):
         output: OutputSink,
         timeout: float | None = None,
         grace: float = 10.0,
+        files: StepFiles | None = None,
     ) -> Finished:
         """Run `argv` and return how it ended."""
 

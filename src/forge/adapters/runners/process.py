@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forge.adapters.runners.base import Finished, OutputSink
+from forge.adapters.runners.base import Finished, OutputSink, StepFiles
 from forge.adapters.runners.live_processes import alive, group_exists, send, send_group
 from forge.adapters.runners.peak_memory import PeakMemory
 from forge.model.errors import DependencyFailed
@@ -36,6 +36,8 @@ class ProcessRunner:
     apart: `kill` finds only processes that were started in the same scope.
     """
 
+    local = True
+
     def __init__(
         self, worker: str = "", *, scope: str = "", watchdog: bool = True, orphan_grace: float = ORPHAN_GRACE
     ) -> None:
@@ -55,8 +57,10 @@ class ProcessRunner:
         output: OutputSink,
         timeout: float | None = None,
         grace: float = 10.0,
+        files: StepFiles | None = None,
     ) -> Finished:
         """Run `argv` and return how it ended. See `Runner`."""
+        del files  # they are where they are
         self._start_watchdog()
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -67,11 +71,11 @@ class ProcessRunner:
             try:
                 await asyncio.wait((command.ended,), timeout=timeout)
             except asyncio.CancelledError:
-                await _uninterrupted(lambda: self._end(command, grace))
+                await uninterrupted(lambda: self._end(command, grace))
                 raise
             timed_out = not command.ended.done()
             ending = self._end if timed_out else self._end_leftovers
-            await _uninterrupted(lambda: ending(command, grace))
+            await uninterrupted(lambda: ending(command, grace))
             return Finished(command.exit_code, loop.time() - started, command.peak_memory, timed_out=timed_out)
         finally:
             command.close()
@@ -82,7 +86,7 @@ class ProcessRunner:
         cookie = {"FORGE_STEP": key, "FORGE_SCOPE": self.scope}
         seen = set(alive(0, cookie))
         if seen:
-            await _uninterrupted(lambda: _end_found(0, cookie, grace, seen))
+            await uninterrupted(lambda: _end_found(0, cookie, grace, seen))
         return len(seen)
 
     def close(self) -> None:
@@ -254,7 +258,7 @@ async def _end_found(session: int, cookie: Mapping[str, str], grace: float, told
         pause = min(pause * 1.5, 0.1)
 
 
-async def _uninterrupted(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def uninterrupted(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do `work` to its end even when the waiting task, or `work` itself, is cancelled meanwhile, as happens
     when a loop shuts down: leaving no process behind goes before leaving quickly. The cancellation is raised
     afterwards. `work` may be begun again, so it must be idempotent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 
 from forge.adapters.artifacts.base import ArtifactStore
 from forge.adapters.runners.base import OutputSink, Runner
+from forge.model.migrations import Contract
 from forge.model.plan import EnvironmentPlan, JobPlan, Plan, StepPlan
 from forge.model.strategy import Threshold
 
@@ -69,6 +70,10 @@ class ReleaseClient(Protocol):
         """Send a command to the environment and wait until it was taken into account. Returns why it had no
         effect, or "" when it had one."""
 
+    async def begin_contract(self, environment: EnvironmentPlan, contract: Contract, *, actor: str) -> str:
+        """Have the environment remember a contract migration before it begins; return why it must not begin, or "".
+        The contract's key is the command's: asking again changes nothing, and is answered the same."""
+
     async def view(self, environment: str) -> dict[str, Any]:
         """Return `name`, `stable`, `settled`, `waits_for`, `wanted` and `ready` (stable's replicas), `problem`."""
 
@@ -82,6 +87,10 @@ class ReleaseClient(Protocol):
     async def withdraw(self, run: str, key: str, environment: str, release: str, actor: str) -> bool:
         """Abort the release if the step `key` of `run` was told to stop, and wait for its end. False, and nothing
         is done, when only the worker stops: another one carries on."""
+
+
+async def _always() -> bool:
+    return True
 
 
 class StepContext(msgspec.Struct):
@@ -110,6 +119,9 @@ class StepContext(msgspec.Struct):
     project: Path
     cache: Path
     now: Callable[[], float]
+    told_to_stop: Callable[[], Awaitable[bool]] = _always
+    """Asked when the step's task is cancelled: whether the step is to stop (a person, a timeout), or only its worker
+    does, and another one carries on."""
 
 
 class Step(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from forge.adapters.masking import StepLog
-from forge.adapters.runners.base import Finished
+from forge.adapters.runners.base import Finished, StepFiles
 from forge.adapters.steps.base import StepContext, StepResult
 from forge.adapters.steps.private import private_file, process_key
 from forge.model.configs import RunConfig
@@ -46,7 +46,7 @@ class RunStep:
         """Do it."""
         config = msgspec.convert(context.step.config, RunConfig)
         script, outputs = private_file(context, ".script"), private_file(context, ".outputs")
-        argv = command(context.step.shell or context.job.shell, script)
+        argv = command(context.step.shell or context.job.shell or ("" if context.runner.local else "sh"), script)
         _write_private(script, config.script)
         _write_private(outputs, "")
         try:
@@ -57,6 +57,7 @@ class RunStep:
                 env={**context.env, "FORGE_OUTPUT": str(outputs)},
                 output=context.output,
                 timeout=context.step.timeout,
+                files=StepFiles(context.workspace, (script,), (outputs,)),
             )
             return _result(context, finished, outputs)
         finally:
@@ -100,7 +101,7 @@ def _result(context: StepContext, finished: Finished, outputs: Path) -> StepResu
         limit = format_duration(context.step.timeout or finished.duration)
         return StepResult("timed_out", f"did not end within {limit} and was ended", None, finished.peak_memory)
     if finished.exit_code:
-        message = explain(finished.exit_code, finished.peak_memory)
+        message = finished.reason or explain(finished.exit_code, finished.peak_memory)
         return StepResult("failed", message, finished.exit_code, finished.peak_memory)
     try:
         found = _read_outputs(context, outputs)

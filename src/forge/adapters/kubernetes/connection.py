@@ -173,9 +173,20 @@ class Cluster:
         self._discovered[api_version, name] = found
         return found
 
+    async def kind_in_group(self, group: str, name: str) -> Kind:
+        """Return a kind by its API group and name, of the version that the cluster prefers. Raises NotThere."""
+        if not group:
+            return await self.kind("v1", name)
+        known = await self._json("GET", f"/apis/{group}", f"look up {name}")
+        return await self.kind(str((known.get("preferredVersion") or {}).get("groupVersion", "")), name)
+
     async def version(self) -> str:
         """Return the cluster's version, such as `v1.36.3`."""
         return str((await self._json("GET", "/version", "ask its version")).get("gitVersion", ""))
+
+    def http(self) -> httpx2.AsyncClient:
+        """Return the connection itself, for what is no JSON: the bytes of a log, commands in a container."""
+        return self._client()
 
     async def close(self) -> None:
         """Let go of connections; the next call makes new ones."""

@@ -19,7 +19,7 @@ import yaml
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.kinds import CONFIG_MAP, SECRET, Kind
 from forge.adapters.kubernetes.naming import TOKEN, VERSION_ID, environment_label, labels_of, version_slug
-from forge.adapters.kubernetes.objects import Object
+from forge.adapters.kubernetes.objects import Object, Parts
 from forge.model.errors import CorruptData, DependencyFailed, UsageError
 
 LARGEST = 900_000
@@ -81,3 +81,10 @@ def _unpacked(data: str, where: str) -> list[dict[str, Any]]:
         return msgspec.json.decode(gzip.decompress(base64.b64decode(data)), type=list[dict[str, Any]])
     except (OSError, EOFError, binascii.Error, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptData(f"{where} does not hold what Forge wrote there: {error}") from error
+
+
+def all_objects(parts: Parts) -> tuple[Object, ...]:
+    """Return all objects of a version's manifests, each once."""
+    found = [*parts.shared, *(item for item in parts.mounted if item not in parts.shared), parts.workload]
+    found += [item for item in (parts.service, parts.autoscaler) if item is not None]
+    return (*found, *parts.budgets, *parts.routes)

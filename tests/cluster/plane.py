@@ -1,185 +1,292 @@
-"""A real Kubernetes control plane on loopback: etcd, apiserver, controller-manager and scheduler as processes."""
+"""One control plane: etcd, apiserver, controller-manager and scheduler as processes of this machine, on loopback.
+
+Everything of it lives in one folder: `pki/`, `etcd/`, `logs/`, `admin.kubeconfig`, and `pids.json` from which
+another process can clean up after one that was killed.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import importlib.util
 import json
 import os
-import signal
+import shutil
 import socket
-import ssl
 import subprocess
-import time
-import urllib.error
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-import yaml
-from cluster.certificates import Authority
+import psutil
+
+from cluster.access import Api, Kubectl, Refused, until, write_kubeconfig
+from cluster.certificates import Authority, Pair, key_pair
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
-SERVICES = "10.0.0.0/16"
+LOOPBACK = "127.0.0.1"
+START = 90.0
+"""Seconds until everything serves; a busy machine needs several times the usual."""
+SERVER_NAMES = (LOOPBACK, "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+KUBELET_NAMES = (LOOPBACK, "localhost", *(f"node-{number}" for number in range(1, 10)))
 
 
-def programs() -> dict[str, list[str]]:
-    """Return the words that start each part. Raises scripts/controlplane.py's Unavailable."""
+class PartDied(Exception):
+    """A part of the control plane ended by itself; the message has the end of its log."""
+
+
+def obtain() -> Any:
+    """Return `scripts/controlplane.py` as a module: `find()` and `Unavailable`."""
     spec = importlib.util.spec_from_file_location("obtain_controlplane", ROOT / "scripts" / "controlplane.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: dict[str, list[str]] = module.find()
-    return found
+    return module
 
 
 class ControlPlane:
-    """One cluster without nodes. `stop` ends exactly the processes that `start` began."""
+    """A control plane in `folder`; `programs` are the words that start each part."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: dict[str, list[str]]) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._programs = programs()
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self.authority = Authority(folder / "pki")
-        self.etcd_port, self.etcd_peer_port, self.port = free_ports(3)
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.kubeconfig = self.kubeconfig_of("admin", "system:masters")
-        self._account_key = self.authority.service_account_key()
-        self._server = self.authority.server("apiserver")
-        self._to_kubelets = self.authority.client("apiserver-to-kubelets", "system:masters")
-        self._managers = {
-            name: self.kubeconfig_of(f"system:{name}") for name in ("kube-controller-manager", "kube-scheduler")
-        }
-
-    def start(self) -> None:
-        """Start everything and return when the apiserver is ready and the scheduler runs."""
-        self._start("etcd", {
-            "data-dir": self.folder / "etcd", "listen-client-urls": f"http://127.0.0.1:{self.etcd_port}",
-            "advertise-client-urls": f"http://127.0.0.1:{self.etcd_port}",
-            "listen-peer-urls": f"http://127.0.0.1:{self.etcd_peer_port}", "unsafe-no-fsync": "true",
-        })  # fmt: skip
-        self.start_apiserver()
-        common = {"leader-elect": "false", "bind-address": "127.0.0.1", "v": "1"}
-        secure = dict(zip(self._managers, free_ports(2), strict=True))
-        self._start("kube-controller-manager", {
-            **common, "kubeconfig": self._managers["kube-controller-manager"], "secure-port": secure["kube-controller-manager"],
-            "service-account-private-key-file": self._account_key, "root-ca-file": self.authority.file,
-            "use-service-account-credentials": "true", "node-monitor-grace-period": "8s", "node-monitor-period": "1s",
-            "concurrent-gc-syncs": "5", "endpointslice-updates-batch-period": "0s",
-        })  # fmt: skip
-        self._start("kube-scheduler", {
-            **common, "kubeconfig": self._managers["kube-scheduler"], "secure-port": secure["kube-scheduler"],
-        })  # fmt: skip
-        self._wait_for("the default service account", lambda: self.ask("/api/v1/namespaces/default/serviceaccounts/default"))
-
-    def start_apiserver(self) -> None:
-        """Start the apiserver, on the port that it always had, and wait until it is ready."""
-        certificate, key = self._server
-        client, client_key = self._to_kubelets
-        self._start("kube-apiserver", {
-            "etcd-servers": f"http://127.0.0.1:{self.etcd_port}", "bind-address": "127.0.0.1",
-            "advertise-address": "127.0.0.1", "secure-port": self.port, "endpoint-reconciler-type": "none",
-            "authorization-mode": "Node,RBAC", "client-ca-file": self.authority.file, "tls-cert-file": certificate,
-            "tls-private-key-file": key, "service-account-key-file": self._account_key,
-            "service-account-signing-key-file": self._account_key, "service-account-issuer": self.url,
-            "service-cluster-ip-range": SERVICES, "kubelet-client-certificate": client,
-            "kubelet-client-key": client_key, "kubelet-preferred-address-types": "InternalIP",
-            "allow-privileged": "true", "disable-admission-plugins": "ServiceAccount", "profiling": "false", "v": "1",
-        })  # fmt: skip
-        self._wait_for("the apiserver", lambda: self.ask("/readyz", plain=True))
-
-    def stop_part(self, part: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End one part; SIGKILL is a crash."""
-        process = self._running.pop(part)
-        process.send_signal(how)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def restart_apiserver(self, away: float = 0.0) -> None:
-        """Crash the apiserver and start it again after `away` seconds."""
-        self.stop_part("kube-apiserver", signal.SIGKILL)
-        time.sleep(away)
-        self.start_apiserver()
-
-    def stop(self) -> None:
-        """End all parts, those that need others first."""
-        for part in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
-            if part in self._running:
-                self.stop_part(part, signal.SIGKILL if part != "etcd" else signal.SIGTERM)
+        self.programs = programs
+        self.logs = folder / "logs"
+        self.kubeconfig = folder / "admin.kubeconfig"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports: dict[str, int] = {}
+        self.pki: dict[str, Pair] = {}
 
     @property
-    def pids(self) -> dict[str, int]:
-        """The processes that run, by part."""
-        return {part: process.pid for part, process in self._running.items()}
+    def server(self) -> str:
+        """Where the apiserver serves."""
+        return f"https://{LOOPBACK}:{self.ports['kube-apiserver']}"
 
-    def kubeconfig_of(self, user: str, *groups: str) -> Path:
-        """Return a kubeconfig for a user of the cluster's own certificate authority."""
-        certificate, key = self.authority.client(user, *groups)
-        login = {"client-certificate": str(certificate), "client-key": str(key)}
-        return self.write_kubeconfig(user, login)
+    @property
+    def kubelet(self) -> Pair:
+        """What a node serves its logs with."""
+        return self.pki["kubelet"]
 
-    def write_kubeconfig(self, user: str, login: dict[str, Any], namespace: str = "default") -> Path:
-        """Write a kubeconfig with one context, called `forge-tests`."""
-        cluster = {"server": self.url, "certificate-authority": str(self.authority.file)}
-        context = {"cluster": "forge-tests", "user": user, "namespace": namespace}
-        text = yaml.safe_dump({
-            "apiVersion": "v1", "kind": "Config", "current-context": "forge-tests",
-            "clusters": [{"name": "forge-tests", "cluster": cluster}],
-            "contexts": [{"name": "forge-tests", "context": context}],
-            "users": [{"name": user, "user": login}],
-        })  # fmt: skip
-        path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
-        path.touch(0o600)
-        path.write_text(text)
-        return path
+    def api(self) -> Api:
+        """Return plain calls as the administrator."""
+        return Api(self.kubeconfig)
 
-    def ask(self, path: str, *, plain: bool = False) -> Any:
-        """Ask the apiserver as its administrator. Raises OSError while it is away, HTTPError for a refusal."""
-        context = ssl.create_default_context(cafile=str(self.authority.file))
-        context.load_cert_chain(self.authority.folder / "admin.crt", self.authority.folder / "admin.key")
-        with urllib.request.urlopen(self.url + path, context=context, timeout=5) as answer:
-            body = answer.read()
-        return body if plain else json.loads(body)
+    def kubectl(self, namespace: str = "default") -> Kubectl:
+        """Return kubectl as the administrator."""
+        return Kubectl(self.kubeconfig, namespace)
 
-    def _start(self, part: str, flags: dict[str, Any]) -> None:
-        words = [*self._programs[part], *(f"--{name}={value}" for name, value in flags.items())]
-        with (self.folder / f"{part}.log").open("ab") as log:
-            self._running[part] = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
+    def start(self) -> None:
+        """Start everything; return when it serves. Raises PartDied, TimeoutError; nothing is left running then."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._prepare()
+            self._start("etcd", etcd_flags(self))
+            until(lambda: self._alive() and etcd_serves(self), "etcd", START)
+            self.start_apiserver()
+            for part in ("kube-controller-manager", "kube-scheduler"):
+                self._start(part, client_flags(self, part))
+            account = "/api/v1/namespaces/default/serviceaccounts/default"
+            until(lambda: self._alive() and self.api().found(account), "the controllers", START)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _prepare(self) -> None:
+        authority = Authority(self.folder / "pki")
+        self.pki = {
+            "ca": authority.pair,
+            "tokens": key_pair(self.folder / "pki", "tokens"),
+            "server": authority.issue("server", "kube-apiserver", hosts=SERVER_NAMES),
+            "kubelet": authority.issue("kubelet", "kubelet", hosts=KUBELET_NAMES),
+            "to-kubelet": authority.issue("to-kubelet", "kube-apiserver", groups=("system:masters",)),
+        }
+        parts = ("etcd", "etcd-peers", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        self.ports = dict(zip(parts, free_ports(len(parts)), strict=True))
+        users = {"admin": "forge-admin"} | {part: f"system:{part}" for part in parts if part.startswith("kube-")}
+        for name, user in users.items():
+            pair = authority.issue(name, user, groups=("system:masters",) if name == "admin" else ())
+            halves = {"certificate": pair.certificate, "key": pair.key}
+            data = {f"client-{half}-data": base64.b64encode(path.read_bytes()).decode() for half, path in halves.items()}
+            path = self.folder / f"{name}.kubeconfig"
+            write_kubeconfig(path, self.server, authority.pair.certificate.read_text(), data)
+
+    def _start(self, part: str, flags: dict[str, object]) -> None:
+        words = [f"--{name}={value}" for name, value in flags.items()]
+        with (self.logs / f"{part}.log").open("ab") as log:
+            self.processes[part] = subprocess.Popen(
+                [*self.programs[part], *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
+        note_processes(self.folder, {name: process.pid for name, process in self.processes.items()})
 
-    def _wait_for(self, what: str, there: Any) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            for part, process in self._running.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{part} ended with {process.returncode}: {self.log_of(part)[-2000:]}")
-            with contextlib.suppress(OSError, urllib.error.HTTPError):
-                there()
-                return
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{what} was not there within {PATIENCE:g} s: {self.log_of('kube-apiserver')[-2000:]}")
-            time.sleep(0.1)
+    def _alive(self) -> bool:
+        """Return True; raises PartDied if a part has ended."""
+        for part, process in self.processes.items():
+            if process.poll() is not None:
+                said = (self.logs / f"{part}.log").read_text(errors="replace").strip().splitlines()
+                raise PartDied(f"{part} ended with {process.returncode}: {' | '.join(said[-5:])}")
+        return True
 
-    def log_of(self, part: str) -> str:
-        """Return what a part wrote."""
-        return (self.folder / f"{part}.log").read_text(errors="replace")
+    def start_apiserver(self) -> None:
+        """Start the apiserver on the port it had; return when it is ready. Raises PartDied, TimeoutError."""
+        self._start("kube-apiserver", apiserver_flags(self))
+        until(lambda: self._alive() and apiserver_ready(self), "the apiserver", START)
+
+    def stop_apiserver(self, how: str = "terminate") -> None:
+        """End the apiserver: in order (`terminate`), or as if its machine broke (`kill`)."""
+        process = self.processes.pop("kube-apiserver")
+        getattr(process, how)()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:  # it waits for its clients' open requests first
+            process.kill()
+            process.wait(10)
+
+    def restart_apiserver(self, how: str = "kill") -> None:
+        """Stop it and start it on the same port, with the same data."""
+        self.stop_apiserver(how)
+        self.start_apiserver()
+
+    def forget_history(self) -> int:
+        """Compact etcd: what watches or pages from before now gets 410 Gone after the apiserver's next start.
+        Return the revision."""
+        now = int(etcd_call(self, "/v3/kv/range", {"key": base64.b64encode(b"/").decode()})["header"]["revision"])
+        etcd_call(self, "/v3/kv/compaction", {"revision": str(now), "physical": True})
+        return now
+
+    def stop(self) -> None:
+        """End every part at once; nothing in it is worth an orderly end."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+        for process in self.processes.values():
+            process.wait(20)
+        self.processes.clear()
+        note_processes(self.folder, {})
+
+    def remove(self) -> None:
+        """Stop, and remove the folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def etcd_flags(plane: ControlPlane) -> dict[str, object]:
+    """Return the flags of an etcd of one member that does not wait for the disk."""
+    client = f"http://{LOOPBACK}:{plane.ports['etcd']}"
+    peer = f"http://{LOOPBACK}:{plane.ports['etcd-peers']}"
+    return {
+        "name": "only", "data-dir": plane.folder / "etcd", "listen-client-urls": client,
+        "advertise-client-urls": client, "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"only={peer}", "unsafe-no-fsync": "true", "log-level": "warn",
+    }  # fmt: skip
+
+
+def apiserver_flags(plane: ControlPlane) -> dict[str, object]:
+    """Return the apiserver's flags: RBAC is on, and it reaches nodes by their address."""
+    pki = plane.pki
+    return {
+        "etcd-servers": f"http://{LOOPBACK}:{plane.ports['etcd']}",
+        "bind-address": LOOPBACK, "advertise-address": LOOPBACK, "secure-port": plane.ports["kube-apiserver"],
+        "endpoint-reconciler-type": "none", "service-cluster-ip-range": "10.96.0.0/16",
+        "authorization-mode": "Node,RBAC", "allow-privileged": "true",
+        "cert-dir": plane.folder / "pki",
+        "client-ca-file": pki["ca"].certificate,
+        "tls-cert-file": pki["server"].certificate, "tls-private-key-file": pki["server"].key,
+        "service-account-issuer": "https://kubernetes.default.svc",
+        "service-account-key-file": pki["tokens"].certificate,
+        "service-account-signing-key-file": pki["tokens"].key,
+        "kubelet-client-certificate": pki["to-kubelet"].certificate,
+        "kubelet-client-key": pki["to-kubelet"].key,
+        "kubelet-certificate-authority": pki["ca"].certificate,
+        "kubelet-preferred-address-types": "InternalIP",
+    }  # fmt: skip
+
+
+def client_flags(plane: ControlPlane, part: str) -> dict[str, object]:
+    """Return the flags of the controller-manager or the scheduler."""
+    kubeconfig = plane.folder / f"{part}.kubeconfig"
+    both = {
+        "kubeconfig": kubeconfig, "authentication-kubeconfig": kubeconfig, "authorization-kubeconfig": kubeconfig,
+        "bind-address": LOOPBACK, "secure-port": plane.ports[part], "cert-dir": plane.folder / "pki",
+        "leader-elect": "false", "kube-api-qps": 300, "kube-api-burst": 500,
+    }  # fmt: skip
+    if part == "kube-scheduler":
+        return both
+    return both | {
+        "use-service-account-credentials": "true", "root-ca-file": plane.pki["ca"].certificate,
+        "service-account-private-key-file": plane.pki["tokens"].key,
+        "cluster-signing-cert-file": plane.pki["ca"].certificate, "cluster-signing-key-file": plane.pki["ca"].key,
+    }  # fmt: skip
+
+
+def etcd_call(plane: ControlPlane, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Call etcd by JSON. Raises OSError while it does not serve."""
+    url = f"http://{LOOPBACK}:{plane.ports['etcd']}{path}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, json.dumps(body).encode()), timeout=10) as answer:
+        return dict(json.load(answer))
+
+
+def etcd_serves(plane: ControlPlane) -> bool:
+    """Whether etcd answers."""
+    try:
+        return bool(etcd_call(plane, "/v3/maintenance/status", {}))
+    except OSError:
+        return False
+
+
+def apiserver_ready(plane: ControlPlane) -> bool:
+    """Whether the apiserver says so itself."""
+    try:
+        return plane.api().text("GET", "/readyz") == "ok"
+    except (Refused, OSError):
+        return False
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Return ports nobody listens on; all are held until all are known, so no two are the same."""
+    held = [socket.socket() for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for one in held:
+            one.bind((LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in held]
     finally:
-        for each in sockets:
-            each.close()
+        for one in held:
+            one.close()
+
+
+def note_processes(folder: Path, pids: dict[str, int]) -> None:
+    """Write down what runs, with each start time: a number alone may belong to somebody else later."""
+    began = {name: (pid, start_time(pid)) for name, pid in pids.items()}
+    fresh = folder / f"pids.json.{os.getpid()}"
+    fresh.write_text(json.dumps(began))
+    fresh.rename(folder / "pids.json")
+
+
+def start_time(pid: int) -> float | None:
+    """Return when a process began; None if it is gone."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def clean_up_after(folder: Path) -> list[str]:
+    """Kill what a control plane in `folder` left running when it was killed itself, and remove the folder.
+    Return the names of what still ran."""
+    left = []
+    try:
+        noted = json.loads((folder / "pids.json").read_text())
+    except (OSError, ValueError):
+        noted = {}
+    for name, (pid, began) in noted.items():
+        if began is not None and start_time(pid) == began:
+            left.append(name)
+            process = psutil.Process(pid)
+            process.kill()
+            try:
+                process.wait(10)
+            except psutil.TimeoutExpired:
+                sys.stderr.write(f"forge: {name} ({pid}) does not end\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    return left

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from forge.core.pipeline.assemble import Assembly
+from forge.core.pipeline.check_kubernetes import check_targets
 from forge.core.pipeline.check_runners import check_jobs_and_migrations, check_runner, environments_named
 from forge.core.pipeline.check_values import check_values
 from forge.core.pipeline.check_words import Scope, check_job
@@ -100,6 +101,7 @@ def check_instances(rows: list[Instance], assembly: Assembly, *, certain: bool) 
     for row in rows:
         found += _unknown_environments(row, assembly, certain=certain)
         found += check_values(row, assembly)
+        found += check_targets(row, assembly)
         found += check_jobs_and_migrations(row, assembly)
     if assembly.whole and len(assembly.jobs) == len(assembly.job_names):
         found += _artifacts(rows, assembly)

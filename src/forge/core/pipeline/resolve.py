@@ -8,6 +8,7 @@ import msgspec
 
 from forge.core.pipeline.assemble import Assembly, Sources, assemble, under_key
 from forge.core.pipeline.check import check_instances, check_jobs
+from forge.core.pipeline.check_kubernetes import check_environment_words, with_environment_words
 from forge.core.pipeline.check_prudence import check_prudence
 from forge.core.pipeline.document import Document
 from forge.core.pipeline.instances import Instance, instances
@@ -50,9 +51,11 @@ def diagnose_environments(document: Document) -> list[Diagnostic]:
 
 def _examine(assembly: Assembly, values: Mapping[str, Scalar], *, certain: bool) -> list[Instance]:
     assembly.problems += check_jobs(assembly)
+    assembly.problems += check_environment_words(assembly)
     rows: list[Instance] = []
     for draft in assembly.jobs.values():
-        rows += instances(draft, values, assembly.problems)
+        found = instances(draft, values, assembly.problems)
+        rows += [with_environment_words(row, assembly) for row in found]
         if len(rows) > MAX_INSTANCES:
             message = f"matrices make more than {MAX_INSTANCES:,} jobs in all"
             assembly.problems.append(draft.matrix_place.problem("too-large", message, key=True))

@@ -124,15 +124,15 @@ class KubernetesRunner:
         step.forget()
 
 
-async def end_job(cluster: Cluster, name: str, grace: float) -> None:
+async def end_job(cluster: Cluster, name: str, grace: float, namespace: str = "") -> None:
     """Delete a Job and wait until its pods are gone, at most some seconds longer than their grace."""
-    await cluster.delete(JOB, name)
+    await cluster.delete(JOB, name, namespace=namespace)
     with contextlib.suppress(DependencyFailed):
-        await cluster.delete(SECRET, name)
+        await cluster.delete(SECRET, name, namespace=namespace)
     deadline = time.monotonic() + grace + LINGER
     pause = 0.1
     while time.monotonic() < deadline:
-        pods, _ = await cluster.objects(POD, labels=f"job-name={name}")
+        pods, _ = await cluster.objects(POD, labels=f"job-name={name}", namespace=namespace)
         if not pods:
             return
         await asyncio.sleep(pause)

@@ -17,6 +17,7 @@ _CLASSES = {
     "download": "forge.adapters.steps.download:DownloadStep",
     "cache": "forge.adapters.steps.cache:CacheStep",
     "quality": "forge.adapters.steps.quality:QualityStep",
+    "job": "forge.adapters.steps.job:JobStep",
     "deploy": "forge.adapters.steps.deploy:DeployStep",
     "verify": "forge.adapters.steps.verify:VerifyStep",
     "rollback": "forge.adapters.steps.rollback:RollbackStep",

@@ -1,0 +1,103 @@
+"""The part of a kubelet's HTTPS API that the apiserver asks: logs of containers, also while they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Find = Callable[[str, str, str], Path | None]
+"""Returns the log of (namespace, pod, container), None when there is none."""
+
+
+class KubeletServer:
+    """Serves on loopback; whoever reaches it may read: it is a test cluster's."""
+
+    def __init__(self, find: Find, certificate: Path, key: Path) -> None:
+        self._find = find
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._tls.load_cert_chain(certificate, key)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; return the port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            await self._answer(request.split()[1], writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, ssl.SSLError):
+                await writer.wait_closed()
+
+    async def _answer(self, target: str, writer: asyncio.StreamWriter) -> None:
+        address = urlsplit(target)
+        parts = [unquote(part) for part in address.path.strip("/").split("/")]
+        path = self._find(*parts[1:4]) if parts[:1] == ["containerLogs"] and len(parts) == 4 else None
+        if path is None:
+            words = f"there is no {address.path}".encode()
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(words), words))
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        wanted = {key: values[-1] for key, values in parse_qs(address.query).items()}
+        await self._lines(path, wanted, writer)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async def _lines(self, path: Path, wanted: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        """Write the lines that are there, and, with `follow`, those that come until the container is gone."""
+        with path.open("rb") as file:
+            lines = [line for line in file.read().splitlines(keepends=True) if _is_since(line, wanted)]
+            if "tailLines" in wanted:
+                count = int(wanted["tailLines"])
+                lines = lines[-count:] if count else []
+            _write(writer, lines, wanted)
+            await writer.drain()
+            silent = 0
+            while wanted.get("follow") in {"true", "1"}:
+                more = file.readlines()
+                # Two looks without a writer: the last line of a container may come just before it is gone.
+                silent = 0 if more or self._alive(path) else silent + 1
+                if silent > 1:
+                    return
+                _write(writer, more, wanted)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    @staticmethod
+    def _alive(path: Path) -> bool:
+        return path.with_suffix(".running").exists()
+
+
+def _write(writer: asyncio.StreamWriter, lines: list[bytes], wanted: dict[str, str]) -> None:
+    stamped = wanted.get("timestamps") in {"true", "1"}
+    body = b"".join(line if stamped else line.partition(b" ")[2] for line in lines)
+    if body:
+        writer.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
+
+
+def _is_since(line: bytes, wanted: dict[str, str]) -> bool:
+    if "sinceTime" in wanted:
+        return _moment(line.partition(b" ")[0].decode()) >= _moment(wanted["sinceTime"])
+    if "sinceSeconds" in wanted:
+        begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=int(wanted["sinceSeconds"]))
+        return _moment(line.partition(b" ")[0].decode()) >= begin
+    return True
+
+
+def _moment(text: str) -> datetime.datetime:
+    head, _, rest = text.rstrip("Z").partition(".")
+    return datetime.datetime.fromisoformat(f"{head}.{(rest + '000000')[:6]}+00:00")

@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.api import Object
 from cluster.container import Container, Fetch, NotConfigured, contents, environment
+from cluster.node_addresses import shown
 from cluster.probes import probed
 
 FAIL = "forge.test/fail"
@@ -279,7 +280,7 @@ class PodRunner:
         ]  # fmt: skip
         status: Object = {
             "phase": phase, "conditions": conditions, "startTime": self._started, "hostIP": "127.0.0.1",
-            "hostIPs": [{"ip": "127.0.0.1"}], "podIP": self.ip, "podIPs": [{"ip": self.ip}], "containerStatuses": told,
+            "hostIPs": [{"ip": "127.0.0.1"}], "podIP": shown(self.ip), "podIPs": [{"ip": shown(self.ip)}], "containerStatuses": told,
         }  # fmt: skip
         if init:
             status["initContainerStatuses"] = init

@@ -16,6 +16,8 @@ VERSION_ID = "forge.dev/version-id"
 """Annotation: the version as people call it; labels allow only its slug."""
 TOKEN = "forge.dev/token"  # noqa: S105  # a fencing token, no secret
 """Annotation: the fencing token of the last writer."""
+FRONT = "forge.dev/service"
+"""Annotation of a version's Service: the Service of the environment, which it stands for."""
 TRAFFIC = "forge.dev/traffic"
 """Annotation: the traffic table that was asked for last, as JSON."""
 ORIGINAL = "forge.dev/original"

@@ -11,6 +11,7 @@ import msgspec
 from forge.adapters.kubernetes.naming import (
     ADOPTED,
     ENVIRONMENT,
+    FRONT,
     TOKEN,
     VERSION,
     VERSION_ID,
@@ -91,7 +92,7 @@ def service_of(
         "metadata": {
             "name": name_for_version(service["metadata"]["name"], slug),
             "labels": {**(service["metadata"].get("labels") or {}), **labels},
-            "annotations": {VERSION_ID: version_id, TOKEN: str(token)},
+            "annotations": {VERSION_ID: version_id, TOKEN: str(token), FRONT: service["metadata"]["name"]},
         },
         "spec": {"type": "ClusterIP", "selector": {**(spec.get("selector") or {}), **chosen}, "ports": ports},
     }

@@ -7,7 +7,7 @@ CODE := src tests demo bench examples scripts
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
+.PHONY: help setup demo test controlplane cluster check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
 	bench-adaptive-record picture lock clean
 
 help: ## Show this list
@@ -19,9 +19,15 @@ setup: ## Make .venv/ ready (the others do it by themselves)
 demo: setup ## Release a good and a bad version of a real service (never asks with FORGE_DEMO_YES=1)
 	@$(BIN)/python demo/run.py
 
-test: setup ## Run every test
+test: setup controlplane ## Run every test
 	@command -v git >/dev/null || { echo 'error: the tests need git; on Debian and Ubuntu: apt install git' >&2; exit 1; }
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
+
+controlplane:
+	@$(PYTHON) scripts/controlplane.py --if-possible >/dev/null
+
+cluster: setup controlplane ## Run a Kubernetes cluster on this machine, as the tests do, until Ctrl-C (PROMETHEUS=1: one too)
+	@PYTHONPATH=tests $(BIN)/python -m cluster.serve .cache/cluster --tell $(if $(PROMETHEUS),--prometheus)
 
 check: setup ## Lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check $(CODE)

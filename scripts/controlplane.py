@@ -59,7 +59,9 @@ def built_program():
     program = os.path.join(cache(), "controlplane-{}-{}".format(version(), fingerprint()))
     if not os.path.exists(program):
         if not shutil.which("go"):
-            raise Unavailable("no Kubernetes control plane: KUBEBUILDER_ASSETS names none, and there is no `go` to build one")
+            raise Unavailable(
+                "no Kubernetes control plane: KUBEBUILDER_ASSETS names none, and there is no `go` to build one"
+            )
         os.makedirs(cache(), exist_ok=True)
         with open(os.path.join(cache(), "build.lock"), "w") as lock:
             wait_for(lock)

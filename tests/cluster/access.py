@@ -43,7 +43,9 @@ class Kubectl:
         self.kubeconfig = kubeconfig
         self.namespace = namespace
 
-    def __call__(self, *words: object, stdin: object = None, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: object, stdin: object = None, timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
         """Run it; `stdin` that is no text is handed over as YAML (a list: as several documents)."""
         if stdin is not None and not isinstance(stdin, str):
             stdin = yaml.safe_dump_all(stdin if isinstance(stdin, list) else [stdin])
@@ -58,7 +60,11 @@ class Kubectl:
         """What the command sees: no proxy, and no cache of another cluster's API."""
         proxies = ("http_proxy", "https_proxy", "all_proxy")
         own = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
-        return {**own, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.kubeconfig.parent / "kubectl-cache")}
+        return {
+            **own,
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(self.kubeconfig.parent / "kubectl-cache"),
+        }
 
     def ok(self, *words: object, stdin: object = None, timeout: float = PATIENCE) -> str:
         """Return its stdout; fails with all that it said unless it exits with 0."""
@@ -160,8 +166,28 @@ def write_kubeconfig(path: Path, server: str, authority: str, user: dict[str, st
         "users": [{"name": "forge-tests", "user": user}],
         "contexts": [{"name": "forge-tests", "context": context}],
     }
+    return write_secret(path, json.dumps(config, indent=2))
+
+
+def write_file_kubeconfig(path: Path, server: str, authority: Path, certificate: Path, key: Path) -> Path:
+    """Write a kubeconfig that names files instead of holding their text."""
+    cluster = {"server": server, "certificate-authority": str(authority)}
+    user = {"client-certificate": str(certificate), "client-key": str(key)}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "attendants",
+        "clusters": [{"name": "attendants", "cluster": cluster}],
+        "users": [{"name": "attendants", "user": user}],
+        "contexts": [{"name": "attendants", "context": {"cluster": "attendants", "user": "attendants"}}],
+    }
+    return write_secret(path, json.dumps(config, indent=2))
+
+
+def write_secret(path: Path, text: str) -> Path:
+    """Write a file that only its owner may read."""
     path.touch(mode=0o600)
-    path.write_text(json.dumps(config, indent=2))
+    path.write_text(text)
     return path
 
 

@@ -7,6 +7,7 @@ another process can clean up after one that was killed.
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,14 +21,16 @@ from typing import Any
 
 import psutil
 
-from cluster.access import Api, Kubectl, Refused, until, write_kubeconfig
+from cluster.access import Api, Kubectl, Refused, until, write_file_kubeconfig, write_kubeconfig
 from cluster.certificates import Authority, Pair, key_pair
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 START = 90.0
 """Seconds until everything serves; a busy machine needs several times the usual."""
-SERVER_NAMES = (LOOPBACK, "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+ATTENDANTS_END = 15.0
+"""Seconds for the nodes to end their pods."""
+SERVER_NAMES = (LOOPBACK, "10.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 KUBELET_NAMES = (LOOPBACK, "localhost", *(f"node-{number}" for number in range(1, 10)))
 
 
@@ -56,6 +59,7 @@ class ControlPlane:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {}
         self.pki: dict[str, Pair] = {}
+        self.attended: dict[str, Any] = {}
 
     @property
     def server(self) -> str:
@@ -81,12 +85,12 @@ class ControlPlane:
         try:
             self._prepare()
             self._start("etcd", etcd_flags(self))
-            until(lambda: self._alive() and etcd_serves(self), "etcd", START)
+            until(lambda: self.check() and etcd_serves(self), "etcd", START)
             self.start_apiserver()
             for part in ("kube-controller-manager", "kube-scheduler"):
                 self._start(part, client_flags(self, part))
             account = "/api/v1/namespaces/default/serviceaccounts/default"
-            until(lambda: self._alive() and self.api().found(account), "the controllers", START)
+            until(lambda: self.check() and self.api().found(account), "the controllers", START)
         except BaseException:
             self.stop()
             raise
@@ -106,20 +110,27 @@ class ControlPlane:
         for name, user in users.items():
             pair = authority.issue(name, user, groups=("system:masters",) if name == "admin" else ())
             halves = {"certificate": pair.certificate, "key": pair.key}
-            data = {f"client-{half}-data": base64.b64encode(path.read_bytes()).decode() for half, path in halves.items()}
+            data = {
+                f"client-{half}-data": base64.b64encode(path.read_bytes()).decode() for half, path in halves.items()
+            }
             path = self.folder / f"{name}.kubeconfig"
             write_kubeconfig(path, self.server, authority.pair.certificate.read_text(), data)
+        own = authority.issue("attendants", "forge-attendants", groups=("system:masters",))
+        path = self.folder / "attendants.kubeconfig"
+        write_file_kubeconfig(path, self.server, authority.pair.certificate, own.certificate, own.key)
 
     def _start(self, part: str, flags: dict[str, object]) -> None:
-        words = [f"--{name}={value}" for name, value in flags.items()]
+        self._run(part, [*self.programs[part], *(f"--{name}={value}" for name, value in flags.items())], {})
+
+    def _run(self, part: str, words: list[str], environment: dict[str, str]) -> None:
         with (self.logs / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
-                [*self.programs[part], *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                words, cwd=self.folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True,
             )  # fmt: skip
         note_processes(self.folder, {name: process.pid for name, process in self.processes.items()})
 
-    def _alive(self) -> bool:
+    def check(self) -> bool:
         """Return True; raises PartDied if a part has ended."""
         for part, process in self.processes.items():
             if process.poll() is not None:
@@ -130,7 +141,7 @@ class ControlPlane:
     def start_apiserver(self) -> None:
         """Start the apiserver on the port it had; return when it is ready. Raises PartDied, TimeoutError."""
         self._start("kube-apiserver", apiserver_flags(self))
-        until(lambda: self._alive() and apiserver_ready(self), "the apiserver", START)
+        until(lambda: self.check() and apiserver_ready(self), "the apiserver", START)
 
     def stop_apiserver(self, how: str = "terminate") -> None:
         """End the apiserver: in order (`terminate`), or as if its machine broke (`kill`)."""
@@ -147,6 +158,15 @@ class ControlPlane:
         self.stop_apiserver(how)
         self.start_apiserver()
 
+    def start_attendants(self) -> None:
+        """Start nodes and gateway; return when pods can run. Raises PartDied, TimeoutError."""
+        words = [sys.executable, "-m", "cluster.attendants", str(self.folder)]
+        self._run("attendants", words, {"PYTHONPATH": str(ROOT / "tests")})
+        noted = self.folder / "attendants.json"
+        until(lambda: self.check() and noted.exists(), "nodes and gateway", START)
+        told = json.loads(noted.read_text())
+        self.attended = {"gateway": told["gateway"]}
+
     def forget_history(self) -> int:
         """Compact etcd: what watches or pages from before now gets 410 Gone after the apiserver's next start.
         Return the revision."""
@@ -155,14 +175,20 @@ class ControlPlane:
         return now
 
     def stop(self) -> None:
-        """End every part at once; nothing in it is worth an orderly end."""
+        """End every part: the nodes in order, for they have processes of their own; the others at once, for
+        nothing in them is worth an orderly end."""
+        attendants = self.processes.get("attendants")
+        if attendants is not None and attendants.poll() is None:
+            attendants.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                attendants.wait(ATTENDANTS_END)
         for process in self.processes.values():
-            if process.poll() is None:
-                process.kill()
+            kill_family(process.pid)
         for process in self.processes.values():
             process.wait(20)
         self.processes.clear()
-        note_processes(self.folder, {})
+        if self.folder.exists():
+            note_processes(self.folder, {})
 
     def remove(self) -> None:
         """Stop, and remove the folder."""
@@ -187,7 +213,7 @@ def apiserver_flags(plane: ControlPlane) -> dict[str, object]:
     return {
         "etcd-servers": f"http://{LOOPBACK}:{plane.ports['etcd']}",
         "bind-address": LOOPBACK, "advertise-address": LOOPBACK, "secure-port": plane.ports["kube-apiserver"],
-        "endpoint-reconciler-type": "none", "service-cluster-ip-range": "10.96.0.0/16",
+        "endpoint-reconciler-type": "none", "service-cluster-ip-range": "10.0.0.0/16",
         "authorization-mode": "Node,RBAC", "allow-privileged": "true",
         "cert-dir": plane.folder / "pki",
         "client-ca-file": pki["ca"].certificate,
@@ -271,6 +297,19 @@ def start_time(pid: int) -> float | None:
         return None
 
 
+def kill_family(pid: int) -> None:
+    """Kill a process and what it started, and wait until they are gone."""
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        return
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
 def clean_up_after(folder: Path) -> list[str]:
     """Kill what a control plane in `folder` left running when it was killed itself, and remove the folder.
     Return the names of what still ran."""
@@ -282,11 +321,6 @@ def clean_up_after(folder: Path) -> list[str]:
     for name, (pid, began) in noted.items():
         if began is not None and start_time(pid) == began:
             left.append(name)
-            process = psutil.Process(pid)
-            process.kill()
-            try:
-                process.wait(10)
-            except psutil.TimeoutExpired:
-                sys.stderr.write(f"forge: {name} ({pid}) does not end\n")
+            kill_family(pid)
     shutil.rmtree(folder, ignore_errors=True)
     return left

@@ -161,6 +161,7 @@ class Cluster:
         if known is not None:
             return known
         root = "/api" if "/" not in api_version else "/apis"
+        self._client()
         missing = f"{self._name} has no {name} of {api_version}"
         try:
             resources = await self._json("GET", f"{root}/{api_version}", f"look up {name}")
@@ -287,7 +288,7 @@ def _config(access: KubernetesAccess) -> Any:
                 hint=did_you_mean(access.context, [*known.contexts]) or "`kubectl config get-contexts` lists them",
             )
         return known.get(access.context or None)
-    except (ConfigError, KeyError, TypeError, yaml.YAMLError, OSError, msgspec.ValidationError) as error:
+    except (ConfigError, KeyError, TypeError, AttributeError, yaml.YAMLError, OSError, msgspec.ValidationError) as error:
         hint = "name a `kubeconfig:`, set KUBECONFIG, or run where a service account is mounted"
         raise UsageError(f"no cluster to talk to: {error}", hint=hint) from error
 

@@ -47,7 +47,7 @@ class Container:
         if not words:
             raise NotConfigured("an image says what to run here, and there are no images: give it a `command`")
         self.process = await asyncio.create_subprocess_exec(
-            *mounted(words, self.mounts), env=self.env, cwd=self.spec.get("workingDir") or self.log.parent,
+            *mounted(words, self.mounts, self.spec.get("workingDir") or str(self.log.parent)), env=self.env,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             start_new_session=True, limit=_LINE, preexec_fn=_die_with_the_agent,
         )  # fmt: skip
@@ -180,21 +180,21 @@ def expanded(text: str, env: dict[str, str]) -> str:
     return re.sub(r"\$?\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)", fill, text)
 
 
-def mounted(words: list[str], mounts: list[tuple[Path, str]]) -> list[str]:
-    """Return the words that run a command where each folder is at its place, in a mount namespace of its own.
+def mounted(words: list[str], mounts: list[tuple[Path, str]], cwd: str) -> list[str]:
+    """Return the words that run a command in `cwd`, where each folder is at its place, in a mount namespace of its own.
 
     Places that this machine lacks are made, empty: there is no image to have them.
     """
     if not mounts:
-        return words
+        return ["sh", "-c", 'cd "$0" && exec "$@"', cwd, *words]
     parts = ["set -e"]
     for folder, place in mounts:
         target = shlex.quote(place)
         parts.append(f"if [ -d {shlex.quote(str(folder))} ]; then mkdir -p {target}; else mkdir -p $(dirname {target}); "
                      f"[ -e {target} ] || touch {target}; fi; mount --bind {shlex.quote(str(folder))} {target}")  # fmt: skip
-    script = "; ".join(parts) + '; exec "$@"'
+    script = "; ".join(parts) + '; mkdir -p "$0"; cd "$0"; exec "$@"'
     who = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *who, "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words]
+    return ["unshare", *who, "--mount", "--propagation", "private", "sh", "-c", script, cwd, *words]
 
 
 def quantity(text: str) -> float:

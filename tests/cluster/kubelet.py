@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from cluster.kubelet_exec import FindContainer, serve_exec
+
 Find = Callable[[str, str, str], Path | None]
 """Returns the log of (namespace, pod, container), None when there is none."""
 
@@ -17,8 +19,9 @@ Find = Callable[[str, str, str], Path | None]
 class KubeletServer:
     """Serves on loopback; whoever reaches it may read: it is a test cluster's."""
 
-    def __init__(self, find: Find, certificate: Path, key: Path) -> None:
+    def __init__(self, find: Find, find_container: FindContainer, certificate: Path, key: Path) -> None:
         self._find = find
+        self._find_container = find_container
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._tls.load_cert_chain(certificate, key)
         self._server: asyncio.Server | None = None
@@ -34,8 +37,12 @@ class KubeletServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            await self._answer(request.split()[1], writer)
+            head = await reader.readuntil(b"\r\n\r\n")
+            target = head.decode("latin-1").split()[1]
+            if target.startswith("/exec/"):
+                await serve_exec(self._find_container, head, reader, writer)
+            else:
+                await self._answer(target, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
             pass
         finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 from cluster.api import Api, Object
+from cluster.container import Container
 from cluster.kubelet import KubeletServer
 from cluster.pod import PodRunner, forget, now
 
@@ -30,7 +31,7 @@ class NodeAgent:
 
     def __init__(self, api: Api, folder: Path, certificate: Path, key: Path, names: list[str]) -> None:
         self._api, self._folder, self._names = api, folder, names
-        self._server = KubeletServer(self._log_of, certificate, key)
+        self._server = KubeletServer(self._log_of, self._container_of, certificate, key)
         self._pods: dict[str, PodRunner] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._lost: set[str] = set()
@@ -159,6 +160,13 @@ class NodeAgent:
         if runner is not None:
             runner.abandon()
             asyncio.get_running_loop().call_later(5, forget, runner.folder)
+
+    def _container_of(self, namespace: str, pod: str, container: str) -> Container | None:
+        for runner in reversed(self._pods.values()):
+            metadata = runner.pod["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, pod):
+                return runner.running.get(container)
+        return None
 
     def _log_of(self, namespace: str, pod: str, container: str) -> Path | None:
         for runner in reversed(self._pods.values()):

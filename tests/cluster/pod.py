@@ -255,8 +255,10 @@ class PodRunner:
                 if optional:
                     continue
                 raise NotConfigured(f'{plural.removesuffix("s")} "{name}" not found')
+            chosen = {each["key"]: each["path"] for each in _items(volume)}
             for key, value in contents(item).items():
-                (folder / key).write_bytes(value)
+                if not chosen or key in chosen:
+                    (folder / chosen.get(key, key)).write_bytes(value)
         return folder
 
     async def _tell(self) -> None:
@@ -323,6 +325,11 @@ def _sources(volume: Object) -> list[tuple[str, str, bool]]:
         add("configmaps", each.get("configMap"), "name")
         add("secrets", each.get("secret"), "name")
     return found
+
+
+def _items(volume: Object) -> list[Object]:
+    source = volume.get("secret") or volume.get("configMap") or {}
+    return list(source.get("items") or ())
 
 
 def now() -> str:

@@ -17,7 +17,7 @@ from forge.model.units import format_size
 
 PATIENCE = 1800.0
 """Seconds that a workspace may take on its way."""
-_UNPACK = 'cd "$1" && head -c "$2" | tar -xzof - && : > "$3"'
+_UNPACK = 'cd "$1" && head -c "$2" | tar -xzmof - && : > "$3"'
 _PACK = 'cd "$1" && tar -czf - .'
 _READ = 'if [ -e "$1" ]; then cat "$1"; fi'
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import lightkube.config.client_adapter  # noqa: F401  # imported before the clocks run
 import pytest
-from cluster.scripted_api import Answer, Request, ScriptedApi, listing, status
 
+from cluster.scripted_api import Answer, Request, ScriptedApi, listing, status
 from forge.adapters.kubernetes import connection, watching
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.kinds import POD
@@ -171,11 +171,15 @@ async def test_what_was_read_last_counts_for_a_while_and_then_not(api, watched) 
     api.script.lists = [listing([pod("a")]), status(500, "etcd is gone")]
     api.script.watches = [Answer(drop=True)]
     assert await names(watched) == ["a"]
-    deadline = time.monotonic() + 3
     with pytest.raises(DependencyFailed):
-        while time.monotonic() < deadline:
-            assert await names(watched) == ["a"]
-            await asyncio.sleep(0.02)
+        await _read_for(watched, 3)
+
+
+async def _read_for(watched: Watched, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert await names(watched) == ["a"]
+        await asyncio.sleep(0.02)
 
 
 async def test_a_server_that_says_nothing_is_told_in_time(api, watched) -> None:

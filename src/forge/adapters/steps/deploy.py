@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from forge.adapters.steps.base import StepContext, StepResult
 from forge.model.configs import DeployConfig
 from forge.model.decision import digest as content_digest
+from forge.model.errors import InvalidConfiguration, UsageError
 from forge.model.traffic import Version
 from forge.model.units import format_duration
 
@@ -29,8 +31,15 @@ class DeployStep:
         artifact = await context.index.find(context.run, config.artifact) if config.artifact else None
         if config.artifact and artifact is None:
             return StepResult("failed", f"no job of this run published `{config.artifact}`")
-        digest = artifact.digest if artifact else ""
         settings = {**environment.target_config, **config.target}
+        if environment.target == "kubernetes":
+            from forge.adapters.steps.deploy_kubernetes import render_version
+
+            try:
+                artifact, settings = await render_version(context, environment, config, artifact)
+            except (UsageError, InvalidConfiguration) as wrong:
+                return StepResult("failed", _told(wrong, context.say))
+        digest = artifact.digest if artifact else ""
         version = Version(
             id=config.version or _identity(digest, settings),
             artifact=digest,
@@ -54,6 +63,18 @@ class DeployStep:
             return StepResult("succeeded", f"{release} is under way", outputs=outputs)
         result = await _wait(context, config, release, outputs)
         return replace(result, outputs={**result.outputs, "address": await context.releases.address(environment.name)})
+
+
+def _told(wrong: UsageError | InvalidConfiguration, say: Callable[[str], None]) -> str:
+    """Say everything that is wrong, each with its place, and return the first of it."""
+    if isinstance(wrong, UsageError):
+        return f"{wrong.message}; {wrong.hint}" if wrong.hint else wrong.message
+    for diagnostic in wrong.diagnostics:
+        for line in diagnostic.render().splitlines():
+            say(line)
+    first = wrong.diagnostics[0]
+    more = f", and {len(wrong.diagnostics) - 1} more" if len(wrong.diagnostics) > 1 else ""
+    return f"{first.file}:{first.line}:{first.column}: {first.message}{more}"
 
 
 def _identity(artifact: str, settings: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ async def template(chart: HelmChart, *, namespace: str, base: Path, root: Path, 
 
 def release_name(chart: HelmChart) -> str:
     """Return the release's name: the given one, or the chart's, as far as helm allows."""
-    name = chart.release or chart.chart.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    name = chart.release or chart.chart.rstrip("/").rpartition("/")[2].partition(":")[0]
     return re.sub(r"[^a-z0-9-]+", "-", name.lower())[:_LONGEST_RELEASE].strip("-") or "release"
 
 

@@ -27,7 +27,7 @@ controlplane:
 	@$(PYTHON) scripts/controlplane.py --if-possible >/dev/null
 
 cluster: setup controlplane ## Run a Kubernetes cluster on this machine, as the tests do, until Ctrl-C (PROMETHEUS=1: one too)
-	@PYTHONPATH=tests $(BIN)/python -m cluster.serve .cache/cluster --tell $(if $(PROMETHEUS),--prometheus)
+	@PYTHONPATH=tests $(BIN)/python -m cluster.serve .cache/cluster $(if $(PROMETHEUS),--prometheus)
 
 check: setup ## Lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check $(CODE)

@@ -78,7 +78,11 @@ async def open_gateway(kubeconfig: Path, folder: Path) -> Any:
         return None
     folder.mkdir()
     gateway = importlib.import_module("cluster.gateway").Gateway(kubeconfig, folder)
-    await gateway.start()
+    try:
+        await gateway.start()
+    except BaseException:
+        await gateway.stop()
+        raise
     return gateway
 
 

@@ -120,9 +120,10 @@ class ControlPlane:
         write_file_kubeconfig(path, self.server, authority.pair.certificate, own.certificate, own.key)
 
     def _start(self, part: str, flags: dict[str, object]) -> None:
-        self._run(part, [*self.programs[part], *(f"--{name}={value}" for name, value in flags.items())], {})
+        self.run(part, [*self.programs[part], *(f"--{name}={value}" for name, value in flags.items())], {})
 
-    def _run(self, part: str, words: list[str], environment: dict[str, str]) -> None:
+    def run(self, part: str, words: list[str], environment: dict[str, str]) -> None:
+        """Start a program as a part of the control plane: it ends with it, and its log lies among the others'."""
         with (self.logs / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
                 words, cwd=self.folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log,
@@ -161,7 +162,7 @@ class ControlPlane:
     def start_attendants(self) -> None:
         """Start nodes and gateway; return when pods can run. Raises PartDied, TimeoutError."""
         words = [sys.executable, "-m", "cluster.attendants", str(self.folder)]
-        self._run("attendants", words, {"PYTHONPATH": str(ROOT / "tests")})
+        self.run("attendants", words, {"PYTHONPATH": str(ROOT / "tests")})
         noted = self.folder / "attendants.json"
         until(lambda: self.check() and noted.exists(), "nodes and gateway", START)
         told = json.loads(noted.read_text())

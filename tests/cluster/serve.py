@@ -8,24 +8,32 @@ as soon as nobody uses it (see `sharing`). It writes `ready.json` into FOLDER on
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.access import Kubectl
-from cluster.plane import ControlPlane, obtain
+from cluster.plane import ControlPlane, clean_up_after, obtain
+from cluster.prometheus import start_prometheus
 from cluster.sharing import nobody_uses
 
 POLL = 0.2
 """Seconds between two looks at who uses the cluster."""
 
 
-def serve(folder: Path, *, until_unused: bool, told: bool) -> None:
+class AlreadyRuns(Exception):
+    """Another program serves a cluster in this folder."""
+
+
+def serve(folder: Path, *, until_unused: bool = False, told: bool = False, prometheus: bool = False) -> None:
     """Run a cluster until asked to end. Raises PartDied when a part of it ends by itself."""
     asked = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
@@ -34,6 +42,8 @@ def serve(folder: Path, *, until_unused: bool, told: bool) -> None:
     try:
         plane.start()
         plane.start_attendants()
+        if prometheus:
+            plane.attended["prometheus"] = start_prometheus(plane)
         write_whole(folder / "ready.json", {"pid": os.getpid(), "kubeconfig": str(plane.kubeconfig), **plane.attended})
         if told:
             tell(plane)
@@ -56,11 +66,24 @@ def tell(plane: ControlPlane) -> None:
         f"a Kubernetes cluster with {nodes} nodes runs on this machine",
         f"  export KUBECONFIG={plane.kubeconfig}",
         f"  export FORGE_TEST_KUBECONFIG={plane.kubeconfig}   # for tests to use it instead of one of their own",
-        *([f"  gateway: {plane.attended['gateway']}"] if plane.attended.get("gateway") else []),
+        *(f"  {name}: {where}" for name, where in plane.attended.items() if where),
         f"  logs: {plane.logs}",
         f"  stop it: Ctrl-C here, or kill {os.getpid()}",
     ]
     print("\n".join(lines), flush=True)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Be the only one who serves a cluster in this folder; end what a killed one left. Raises AlreadyRuns."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRuns(f"one runs in {folder} already: KUBECONFIG={folder / 'admin.kubeconfig'}") from None
+        clean_up_after(folder)
+        folder.mkdir()
+        yield
 
 
 def write_whole(path: Path, content: dict[str, Any]) -> None:
@@ -86,11 +109,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A Kubernetes cluster of processes on this machine, for tests.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--until-unused", action="store_true")
-    parser.add_argument("--tell", action="store_true")
+    parser.add_argument("--prometheus", action="store_true", help="and one that scrapes annotated pods")
     words = parser.parse_args()
-    words.folder.mkdir(parents=True, exist_ok=True)
+    folder = words.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        serve(words.folder.resolve(), until_unused=words.until_unused, told=words.tell)
+        if words.until_unused:
+            serve(folder, until_unused=True)
+            return 0
+        with only_one(folder):
+            serve(folder, told=True, prometheus=words.prometheus)
     except Exception as error:
         sys.stderr.write(f"forge: no cluster: {error}\n")
         return 1

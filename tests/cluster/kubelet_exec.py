@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from cluster.container import Container
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request
+
+from cluster.container import Container
 
 PROTOCOL = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS = range(4)

@@ -17,8 +17,9 @@ class Router(Protocol):
     `observed` alone says what carries traffic. DependencyFailed: the router cannot be reached.
     """
 
-    capabilities: frozenset[Capability]
-    """What it can do; a plan that needs more is refused before anything starts."""
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; a plan that needs more is refused before anything starts."""
 
     async def apply(self, table: TrafficTable, token: int) -> None:
         """Make `table` the split. A version in it without endpoints is an error (DependencyFailed)."""

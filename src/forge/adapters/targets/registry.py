@@ -13,6 +13,7 @@ from forge.adapters.signals.combined import CombinedSignals
 from forge.adapters.signals.proxy import OwnSignals
 from forge.adapters.signals.registry import SourceContext, open_source
 from forge.adapters.targets.base import Target
+from forge.model.configs import ROUTERS_OF
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import EnvironmentPlan, SecretReference, SourcePlan
@@ -56,9 +57,15 @@ def _local(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
     return cast("OpenEnvironment", open_local(environment, folder))
 
 
-_OPENERS: dict[str, Opener] = {"local": _local}
-_COMBINATIONS = {"local": ({"envoy"}, {"envoy"})}
-"""For each target, the routers and the signals of its own that it works with."""
+def _kubernetes(environment: EnvironmentPlan, folder: Path) -> OpenEnvironment:
+    from forge.adapters.targets.kubernetes.environment import open_kubernetes
+
+    return cast("OpenEnvironment", open_kubernetes(environment, folder))
+
+
+_OPENERS: dict[str, Opener] = {"local": _local, "kubernetes": _kubernetes}
+_SIGNALS = {"local": "envoy", "kubernetes": "kubernetes"}
+"""The signals that each target has of its own."""
 
 
 def open_environment(
@@ -70,8 +77,8 @@ def open_environment(
         raise UsageError(
             f"environment {environment.name}: there is no target `{target}`", hint=did_you_mean(target, [*_OPENERS])
         )
-    routers, signals = _COMBINATIONS[target]
-    for what, name, known in (("router", environment.router, routers), ("signals", environment.signals, signals)):
+    routers, own = ROUTERS_OF[target], _SIGNALS[target]
+    for what, name, known in (("router", environment.router, routers), ("signals", environment.signals, {own})):
         if name not in known:
             raise UsageError(
                 f"environment {environment.name}: target `{target}` has no {what} `{name}`",
@@ -100,4 +107,9 @@ def _source(
                 return await secrets(reference)
         raise DependencyFailed(f"secret `{name}` of signals `{plan.name}` is not known here")
 
-    return open_source(plan, SourceContext(environment, folder, read))
+    source = open_source(plan, SourceContext(environment, folder, read))
+    if environment.target == "kubernetes":
+        from forge.adapters.targets.kubernetes.sources import named_source
+
+        return named_source(source)
+    return source

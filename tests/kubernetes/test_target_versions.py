@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from cluster import shops
 
+from cluster import shops
 from forge.adapters.kubernetes import errors
 from forge.adapters.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET, SERVICE
 from forge.adapters.kubernetes.naming import VERSION_ID, annotation, name_for_version, version_slug
@@ -105,7 +105,7 @@ async def test_a_version_can_come_back_without_the_file_that_it_was_made_from(sh
     other = shops.Shop(shop.cluster._access.kubeconfig, shop.cluster.namespace, "/nowhere")
     await other.target.ensure(OLD, 2, None, 2)
     await ready(shop, "1.0", 2)
-    with pytest.raises(DependencyFailed, match="the manifests of version 1.1 are not there"):
+    with pytest.raises(DependencyFailed, match=r"the manifests of version 1\.1 are not there"):
         await other.target.ensure(NEW, 1, None, 2)
     await other.target.ensure(NEW, 0, None, 2)
 

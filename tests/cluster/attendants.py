@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from cluster.access import Kubectl
-from cluster.api import Api
+from cluster import api as agents
+from cluster.access import Api, Kubectl, until
 from cluster.node import NodeAgent
 
 DEFINITIONS = Path(__file__).with_name("crds")
@@ -28,11 +28,20 @@ ENDING = 10.0
 
 def apply_definitions(kubeconfig: Path) -> None:
     """Install the custom resource definitions, and wait until they are served."""
-    kubectl = Kubectl(kubeconfig)
     files = sorted(DEFINITIONS.glob("*.yaml"))
-    if files:
-        kubectl.ok("apply", "--server-side", "--force-conflicts", *(f"--filename={file}" for file in files))
-        kubectl.ok("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    if not files:
+        return
+    words = ("apply", "--server-side", "--force-conflicts", *(f"--filename={file}" for file in files))
+    Kubectl(kubeconfig).ok(*words)
+    api = Api(kubeconfig)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    until(lambda: all(established(one) for one in api("GET", path)["items"]), "the definitions to be served")
+
+
+def established(definition: dict[str, Any]) -> bool:
+    """Whether what it defines is served."""
+    told = {one["type"]: one["status"] for one in definition.get("status", {}).get("conditions") or []}
+    return told.get("Established") == "True"
 
 
 async def attend(folder: Path) -> None:
@@ -44,11 +53,13 @@ async def attend(folder: Path) -> None:
     pki = folder / "pki"
     own = folder / "nodes"
     own.mkdir()
-    agent = NodeAgent(Api(kubeconfig), own, pki / "kubelet.crt", pki / "kubelet.key", list(NODES))
+    agent = NodeAgent(agents.Api(kubeconfig), own, pki / "kubelet.crt", pki / "kubelet.key", list(NODES))
     nodes = asyncio.create_task(agent.run())
     gateway = None
     try:
-        await asyncio.gather(asyncio.to_thread(apply_definitions, kubeconfig), ready(nodes, own / "ready"))
+        await asyncio.gather(
+            asyncio.to_thread(apply_definitions, folder / "admin.kubeconfig"), ready(nodes, own / "ready")
+        )
         gateway = await open_gateway(kubeconfig, folder / "gateway")
         fresh = folder / "attendants.json.new"
         fresh.write_text(json.dumps({"pid": os.getpid(), "gateway": getattr(gateway, "address", None)}))

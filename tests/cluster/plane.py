@@ -30,6 +30,8 @@ START = 90.0
 """Seconds until everything serves; a busy machine needs several times the usual."""
 ATTENDANTS_END = 15.0
 """Seconds for the nodes to end their pods."""
+KILLING = 10.0
+"""Seconds for killed processes to be gone."""
 SERVER_NAMES = (LOOPBACK, "10.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 KUBELET_NAMES = (LOOPBACK, "localhost", *(f"node-{number}" for number in range(1, 10)))
 
@@ -291,9 +293,10 @@ def note_processes(folder: Path, pids: dict[str, int]) -> None:
 
 
 def start_time(pid: int) -> float | None:
-    """Return when a process began; None if it is gone."""
+    """Return when a process began; None if it has ended, even if nobody has taken notice yet."""
     try:
-        return psutil.Process(pid).create_time()
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return None
 
@@ -308,7 +311,7 @@ def kill_family(pid: int) -> None:
     for one in family:
         with contextlib.suppress(psutil.Error):
             one.kill()
-    psutil.wait_procs(family, timeout=10)
+    until(lambda: all(start_time(one.pid) is None for one in family), f"the end of {pid} and its children", KILLING)
 
 
 def clean_up_after(folder: Path) -> list[str]:

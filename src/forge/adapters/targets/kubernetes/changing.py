@@ -80,7 +80,8 @@ class Changes:
         await self._give_back(version_id, versions, token)
 
     async def _ensure(self, wish: Wish) -> None:
-        versions, autoscaler = await self._world()
+        original = str(wish.parts.workload["metadata"]["name"]) if wish.parts is not None else ""
+        versions, autoscaler = await self._world(original=original)
         seen = versions.get(wish.version.id)
         live = seen.workload if seen else None
         if live is None and wish.parts is None:
@@ -89,7 +90,7 @@ class Changes:
                                        hint="release it again")  # fmt: skip
             return
         if live is not None and seen is not None and wish.replicas < seen.wanted:
-            versions, autoscaler = await self._world(pods=True)
+            versions, autoscaler = await self._world(pods=True, original=original)
             await self._spare_budget(versions, wish.version.id, wish.replicas)
         if live is None and not wish.replicas:
             return
@@ -214,15 +215,17 @@ class Changes:
         change["metadata"]["annotations"][TOKEN] = str(token)
         await self._cluster.patch(AUTOSCALER, str(autoscaler["metadata"]["name"]), change)
 
-    async def _world(self, *, pods: bool = False) -> tuple[dict[str, VersionSeen], Object | None]:
-        """Return the versions as they are now, not as they were watched, and who scales one of them."""
+    async def _world(self, *, pods: bool = False, original: str = "") -> tuple[dict[str, VersionSeen], Object | None]:
+        """Return the versions as they are now, not as they were watched, and who scales one of them, or `original`,
+        the workload of the manifests."""
         labels = selector(labels_of(self._environment))
         workloads, _ = await self._cluster.objects(DEPLOYMENT, labels=labels)
         found = (await self._cluster.objects(POD))[0] if pods else []
         versions = seen_versions(workloads, [trimmed_pod(pod) for pod in found], environment_label(self._environment))
         autoscalers, _ = await self._cluster.objects(AUTOSCALER)
-        record = await self._shared.record()
-        names = {str(item["metadata"]["name"]) for item in workloads} | {record.workload.partition("/")[2]} - {""}
+        if not original:
+            original = (await self._shared.record()).workload.partition("/")[2]
+        names = ({str(item["metadata"]["name"]) for item in workloads} | {original}) - {""}
         return versions, capacity.find_autoscaler(autoscalers, "Deployment", names)
 
     async def _spare_budget(self, versions: Mapping[str, VersionSeen], version_id: str, pods: int) -> None:

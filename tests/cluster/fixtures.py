@@ -7,10 +7,11 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -49,9 +50,14 @@ def programs() -> dict[str, list[str]]:
     try:
         return dict(module.find())
     except module.Unavailable as problem:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(problem))
-        pytest.skip(str(problem))
+        unavailable(str(problem))
+
+
+def unavailable(problem: str) -> NoReturn:
+    """Skip the test, saying why; in CI it has to run, so it fails there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    pytest.skip(problem)
 
 
 def outside_cluster(path: str) -> Cluster:
@@ -132,3 +138,24 @@ def service_account_kubeconfig(cluster: Cluster, namespace: str, tmp_path: Path)
         return access.service_account_kubeconfig(cluster.api, tmp_path, namespace, rules, name)
 
     return made
+
+
+@pytest.fixture
+def pod_prometheus(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes this test's pods once a second, if they are annotated."""
+    from cluster.prometheus import NoPrometheus, PodScraper
+
+    folder = Path(tempfile.mkdtemp(prefix="forge-scraper-"))
+    try:
+        scraper = PodScraper(cluster.api, folder, namespace)
+    except NoPrometheus as problem:
+        unavailable(str(problem))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(scraper.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield scraper.ready(lambda: process.poll() is None or pytest.fail((folder / "log").read_text()[-500:]))
+    finally:
+        scraper.discovery.end()
+        process.kill()
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)

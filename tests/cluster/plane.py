@@ -40,14 +40,19 @@ class PartDied(Exception):
     """A part of the control plane ended by itself; the message has the end of its log."""
 
 
-def obtain() -> Any:
-    """Return `scripts/controlplane.py` as a module: `find()` and `Unavailable`."""
-    spec = importlib.util.spec_from_file_location("obtain_controlplane", ROOT / "scripts" / "controlplane.py")
+def script(name: str) -> Any:
+    """Return `scripts/NAME.py` as a module: `find()` and `Unavailable`."""
+    spec = importlib.util.spec_from_file_location(f"obtain_{name}", ROOT / "scripts" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def obtain() -> Any:
+    """Return what finds or builds the programs of a control plane."""
+    return script("controlplane")
 
 
 class ControlPlane:

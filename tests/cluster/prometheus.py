@@ -7,18 +7,17 @@ labels `namespace`, `pod`, and every label of the pod that begins with `forge.de
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import re
 import threading
-import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster.access import Api, Refused, until
 from cluster.node_addresses import loopback
-from cluster.plane import LOOPBACK, ROOT, ControlPlane, free_ports
+from cluster.plane import LOOPBACK, free_ports, script
 
 INTERVAL = 1
 """Seconds between two scrapes, and between two looks at which pods there are."""
@@ -26,49 +25,76 @@ PATIENCE = 30.0
 """Seconds until it serves."""
 
 
-def start_prometheus(plane: ControlPlane) -> str:
-    """Start one as a part of the control plane; return its URL when it serves. Raises Unavailable, PartDied."""
-    spec = importlib.util.spec_from_file_location("obtain_prometheus", ROOT / "scripts" / "prometheus.py")
-    assert spec
-    assert spec.loader
-    obtain = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(obtain)
-    folder = plane.folder / "prometheus"
-    folder.mkdir(exist_ok=True)
-    config = folder / "prometheus.yml"
-    config.write_text(json.dumps(settings(folder / "targets.json")))  # JSON is YAML
-    Discovery(plane.api(), folder / "targets.json").start()
-    where = f"{LOOPBACK}:{free_ports(1)[0]}"
-    flags = (
-        f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={where}",
-        "--enable-feature=exemplar-storage",
-    )  # fmt: skip
-    plane.run("prometheus", [obtain.find(), *flags], {})
-    until(lambda: plane.check() and serves(where), "Prometheus", PATIENCE)
-    return f"http://{where}"
+class NoPrometheus(Exception):
+    """There is none to be had on this machine; the message says why."""
+
+
+class PodScraper:
+    """A Prometheus for the pods of one namespace, or of all; `folder` is its alone. Start it with `words`."""
+
+    def __init__(self, api: Api, folder: Path, namespace: str | None = None) -> None:
+        where = f"{LOOPBACK}:{free_ports(1)[0]}"
+        self.url = f"http://{where}"
+        self.discovery = Discovery(api, folder / "targets.json", namespace)
+        config = folder / "prometheus.yml"
+        config.write_text(json.dumps(settings(folder / "targets.json")))  # JSON is YAML
+        self.words = [
+            obtain(), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={where}", "--enable-feature=exemplar-storage",
+        ]  # fmt: skip
+
+    def ready(self, process_runs: Callable[[], bool]) -> str:
+        """Return its URL when it serves. Raises TimeoutError, and what `process_runs` raises."""
+        until(lambda: process_runs() and self._serves(), "Prometheus", PATIENCE)
+        self.discovery.start()
+        return self.url
+
+    def _serves(self) -> bool:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{self.url}/-/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def obtain() -> str:
+    """Return the program, which may have to be fetched. Raises NoPrometheus."""
+    module = script("prometheus")
+    try:
+        return str(module.find())
+    except module.Unavailable as problem:
+        raise NoPrometheus(str(problem)) from None
 
 
 class Discovery(threading.Thread):
     """Keeps a file of targets up to date: Debian's Prometheus was built without its own discovery of pods."""
 
-    def __init__(self, api: Api, file: Path) -> None:
+    def __init__(self, api: Api, file: Path, namespace: str | None = None) -> None:
         super().__init__(daemon=True, name="prometheus-discovery")
         self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+        self._ended = threading.Event()
         self._file = file
         file.write_text("[]")
 
     def run(self) -> None:
-        """Look once a second, as long as the program lives."""
+        """Look once a second until told to end."""
         known: object = []
-        while True:
+        while not self._ended.wait(INTERVAL):
             with contextlib.suppress(Refused, OSError):
-                targets = [one for pod in self._api("GET", "/api/v1/pods")["items"] for one in targets_of(pod)]
+                targets = [one for pod in self._api("GET", self._path)["items"] for one in targets_of(pod)]
                 if targets != known:
                     fresh = self._file.with_suffix(".new")
                     fresh.write_text(json.dumps(targets))
                     fresh.rename(self._file)
                     known = targets
-            time.sleep(INTERVAL)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(PATIENCE)
 
 
 def targets_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -95,13 +121,3 @@ def settings(targets: Path) -> dict[str, Any]:
     scrape = {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)]}]}
     every = f"{INTERVAL}s"
     return {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [scrape]}
-
-
-def serves(where: str) -> bool:
-    """Whether it answers queries."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{where}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

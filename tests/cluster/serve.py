@@ -22,7 +22,7 @@ from typing import Any
 
 from cluster.access import Kubectl
 from cluster.plane import ControlPlane, clean_up_after, obtain
-from cluster.prometheus import start_prometheus
+from cluster.prometheus import PodScraper
 from cluster.sharing import nobody_uses
 
 POLL = 0.2
@@ -57,6 +57,15 @@ def serve(folder: Path, *, until_unused: bool = False, told: bool = False, prome
     finally:
         plane.stop()
         keep_only_logs(folder)
+
+
+def start_prometheus(plane: ControlPlane) -> str:
+    """Start one for all pods that ask for it, as a part of the control plane; return its URL when it serves."""
+    folder = plane.folder / "prometheus"
+    folder.mkdir()
+    scraper = PodScraper(plane.api(), folder)
+    plane.run("prometheus", scraper.words, {})
+    return scraper.ready(plane.check)
 
 
 def tell(plane: ControlPlane) -> None:

@@ -30,7 +30,21 @@ def load(project: Project, parameters: Mapping[str, Scalar] | None = None, *, so
         found = [one for one in _all(sources, problems) if one.severity == "error"]
         raise InvalidConfiguration(tuple(found))
     assert sources is not None
-    return resolve(sources, parameters, source or NO_SOURCE)
+    plan = resolve(sources, parameters, source or NO_SOURCE)
+    found = [one for one in _of_manifests(sources, project.root) if one.severity == "error"]
+    if found:
+        raise InvalidConfiguration(tuple(in_order(found)))
+    return plan
+
+
+def _of_manifests(sources: Sources, root: Path) -> list[Diagnostic]:
+    """Return what is wrong with the manifests of environments on clusters; most projects have none."""
+    documents = [sources.pipeline, *([sources.environments] if sources.environments else [])]
+    if not any("kubernetes" in line for document in documents for line in document.lines):
+        return []
+    from forge.engine.manifests import examine_manifests
+
+    return examine_manifests(sources, root)
 
 
 def diagnose(path: Path) -> list[Diagnostic]:
@@ -46,7 +60,7 @@ def diagnose(path: Path) -> list[Diagnostic]:
         document = _document(path, root, problems)
         return in_order(problems + (diagnose_environments(document) if document else []))
     sources, problems = read_sources(path, root)
-    return _all(sources, problems)
+    return in_order(_all(sources, problems) + (_of_manifests(sources, root) if sources else []))
 
 
 def _all(sources: Sources | None, unread: list[Diagnostic]) -> list[Diagnostic]:

@@ -45,17 +45,9 @@ class PodScraper:
 
     def ready(self, process_runs: Callable[[], bool]) -> str:
         """Return its URL when it serves. Raises TimeoutError, and what `process_runs` raises."""
-        until(lambda: process_runs() and self._serves(), "Prometheus", PATIENCE)
+        until(lambda: process_runs() and serves(self.url), "Prometheus", PATIENCE)
         self.discovery.start()
         return self.url
-
-    def _serves(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"{self.url}/-/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 def obtain() -> str:
@@ -121,3 +113,13 @@ def settings(targets: Path) -> dict[str, Any]:
     scrape = {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)]}]}
     every = f"{INTERVAL}s"
     return {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [scrape]}
+
+
+def serves(url: str) -> bool:
+    """Whether a Prometheus answers there."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url if '//' in url else f'http://{url}'}/-/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

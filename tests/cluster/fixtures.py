@@ -17,6 +17,7 @@ import pytest
 
 from cluster import access
 from cluster.access import Kubectl, Refused, until
+from cluster.admission import AdmissionWebhook, Verdict
 from cluster.plane import ControlPlane, obtain
 from cluster.sharing import Cluster, NoCluster, shared_cluster
 
@@ -138,6 +139,23 @@ def service_account_kubeconfig(cluster: Cluster, namespace: str, tmp_path: Path)
         return access.service_account_kubeconfig(cluster.api, tmp_path, namespace, rules, name)
 
     return made
+
+
+@pytest.fixture
+def admission_webhook(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., AdmissionWebhook]]:
+    """Return how to register a webhook for this test's namespace: `admission_webhook(rule, verdict, patience=5)`,
+    where `rule` names apiGroups, apiVersions and resources, and `verdict(object)` returns why it is refused."""
+    running: list[AdmissionWebhook] = []
+
+    def registered(rule: dict[str, Any], verdict: Verdict, patience: int = 5) -> AdmissionWebhook:
+        hook = AdmissionWebhook(cluster.api, tmp_path, namespace, rule, verdict)
+        running.append(hook)
+        hook.start(patience)
+        return hook
+
+    yield registered
+    for hook in running:
+        hook.stop()
 
 
 @pytest.fixture

@@ -190,6 +190,50 @@ def test_a_namespace_that_is_being_deleted_takes_nothing_new(cluster, namespace)
     cluster.api("PATCH", f"{path}/configmaps/holding", change, kind="application/json-patch+json")
 
 
+DEPLOYMENTS = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
+
+
+def test_an_admission_webhook_refuses_with_its_own_words(kubectl, admission_webhook):
+    def verdict(item: dict) -> str | None:
+        return None if item["metadata"].get("labels", {}).get("team") else "every Deployment needs a team"
+
+    hook = admission_webhook(DEPLOYMENTS, verdict)
+    refused = kubectl("apply", "-f", "-", stdin=deployment(replicas=1))
+    assert refused.returncode != 0
+    assert "every Deployment needs a team" in refused.stderr
+    allowed = deployment(replicas=1)
+    allowed["metadata"]["labels"] = {"team": "shop"}
+    kubectl.apply(allowed)
+    assert hook.seen >= 2
+
+
+def test_an_admission_webhook_that_does_not_answer_fails_the_write(cluster, namespace, admission_webhook):
+    hook = admission_webhook(DEPLOYMENTS, lambda item: None, patience=1)
+    hook.delay = 3.0
+    with pytest.raises(Refused) as refused:
+        cluster.api("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", deployment())
+    assert refused.value.code == 500
+    assert "failed calling webhook" in refused.value.status["message"]
+
+
+def test_a_kind_that_the_cluster_does_not_know_is_told_so(kubectl):
+    unknown = {"apiVersion": "forge.test/v1", "kind": "Wish", "metadata": {"name": "peace"}}
+    done = kubectl("apply", "-f", "-", stdin=unknown)
+    assert done.returncode != 0
+    assert 'no matches for kind "Wish" in version "forge.test/v1"' in done.stderr
+
+
+def test_a_paused_deployment_takes_no_change_until_it_goes_on(kubectl):
+    kubectl.apply(deployment(replicas=1, version="v1"))
+    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.ok("rollout", "pause", "deployment/shop")
+    kubectl.ok("set", "image", "deployment/shop", "shop=registry.test/shop:v2")
+    until(lambda: kubectl.json("get", "deployment", "shop")["status"]["observedGeneration"] >= 3, "the controller", 20)
+    assert len(kubectl.json("get", "replicasets")["items"]) == 1
+    kubectl.ok("rollout", "resume", "deployment/shop")
+    until(lambda: len(kubectl.json("get", "replicasets")["items"]) == 2, "the second version", 20)
+
+
 def watched(api: Api, namespace: str, version: str) -> list[dict]:
     """Return the events of a watch of one second from a version on."""
     path = f"/api/v1/namespaces/{namespace}/configmaps?watch=1&timeoutSeconds=1&resourceVersion={version}"

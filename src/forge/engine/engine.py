@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ class Engine:
             yield cls(project, store, artifacts, runner, max_parallel=max_parallel, lease_seconds=lease_seconds)
         finally:
             runner.close()
+            await _close_clusters()
             await store.close()
 
     async def start_run(self, plan: Plan, *, actor: str, key: str = "") -> str:
@@ -212,3 +214,10 @@ class Engine:
         known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))
         hint = did_you_mean(run, known) if known else "no run was started in this project yet"
         return UsageError(f"there is no run `{run}`", hint=hint)
+
+
+async def _close_clusters() -> None:
+    """Close connections to clusters, if this process has made any: only then is what makes them loaded."""
+    sharing = sys.modules.get("forge.adapters.kubernetes.sharing")
+    if sharing is not None:
+        await sharing.close_shared()

@@ -37,6 +37,19 @@ class MachineKind(Protocol):
         An exception becomes an outcome `error` with its message."""
 
 
+ELSEWHERE = "elsewhere"
+"""In an action's payload: what it does goes on without a worker."""
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A kind some of whose actions (see ELSEWHERE) go on without a worker."""
+
+    async def end_left(self, action: Action, state: Any) -> None:
+        """End what a worker that is gone has left behind of an action that nobody is going to perform again.
+        Raises ForgeError when it cannot."""
+
+
 @runtime_checkable
 class Recording(Protocol):
     """A kind whose decisions go on record with all that they were made on."""

@@ -119,6 +119,10 @@ class RunMachine:
             return Outcome(action.key, "succeeded", 0.0)
         return Outcome(action.key, "error", 0.0, f"nobody performs `{action.kind}`")
 
+    async def end_left(self, action: Action, state: RunState) -> None:
+        """End what a worker that is gone has left behind of a step. See `Ending`."""
+        await self._steps.end_left(await self._plans.get(state.plan_digest), state, action)
+
     async def _place(self, group: str, holder: str, limit: int, when_busy: str) -> int:
         """Ask for a place, which may be asked again and again; return the position in the queue, 0 for a place."""
         position = await self._store.slots.ask(group, holder, limit)

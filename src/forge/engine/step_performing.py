@@ -17,7 +17,7 @@ from forge.adapters.paths import inside
 from forge.adapters.runners.base import Runner
 from forge.adapters.runners.registry import LOCAL, RemoteRunner, remote_runner
 from forge.adapters.steps import registry
-from forge.adapters.steps.base import ReleaseClient, Step, StepContext, StepResult
+from forge.adapters.steps.base import ReleaseClient, Step, StepContext, StepResult, always
 from forge.adapters.steps.cache import save_caches
 from forge.adapters.steps.migrating import performed
 from forge.adapters.steps.private import process_key
@@ -39,6 +39,8 @@ Say = Callable[[str], None]
 _AGAIN = "--- Forge was stopped while this step was under way; it is run again ---"
 _FOLLOWED = "--- Forge was stopped while this step was under way; it is followed again ---"
 _SECRETS_KEPT = 64
+GRACE = 10.0
+"""Seconds that a command which goes on elsewhere has to end when it is told to."""
 
 
 class StepPerformer:
@@ -81,6 +83,19 @@ class StepPerformer:
         outcome = await self._with_log(plan, run, action, job, step, key, again=again)
         begun.unlink(missing_ok=True)
         return outcome
+
+    async def end_left(self, plan: Plan, run: RunState, action: Action) -> None:
+        """End what goes on elsewhere of a step that no worker performs any more. Raises ForgeError."""
+        payload = action.payload
+        job = plan.job(payload["job"])
+        step = next(step for step in job.steps if step.id == payload["step"])
+        key, known = process_key(run.id, action.key), dict(payload.get("variables") or {})
+        if step.kind == "job":
+            from forge.adapters.steps.job import end_left
+
+            await end_left(plan, _interpolated(step.config, known), key, self._project.root)
+        elif job.runner != LOCAL:
+            await self._runner_of(job, known, always).kill(key, GRACE)
 
     async def save_caches(self, run: str, job: str, attempt: int) -> None:
         """Keep what the cache steps of a job that succeeded have marked."""

@@ -7,9 +7,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from forge.engine.machine import MachineKind, Recording
+from msgspec.structs import replace
+
+from forge.engine.machine import ELSEWHERE, Ending, MachineKind, Recording
 from forge.model.decision import Action, Command, Decision, Event, Outcome
-from forge.model.errors import DependencyFailed, StaleLease
+from forge.model.errors import DependencyFailed, ForgeError, StaleLease
 from forge.store.clocks import steady
 from forge.store.contract import Claim, Intent, Record, Store, Write
 
@@ -197,9 +199,9 @@ class Tending:
                 continue
             ours = (intent.worker, intent.token) == (self.claim.worker, self.claim.token)
             if intent.cancel:
-                self._fresh.append(Outcome(key, "cancelled", now, "its worker ended while it was being stopped"))
+                self._settle_left(intent.action, "cancelled", "its worker ended while it was being stopped", now)
             elif intent.state == "started" and not intent.action.rerun and not ours:
-                self._fresh.append(Outcome(key, "lost", now, "its worker ended while it was under way"))
+                self._settle_left(intent.action, "lost", "its worker ended while it was under way", now)
             else:
                 self._leftover[key] = intent.action
 
@@ -332,7 +334,7 @@ class Tending:
         leftover, self._leftover = self._leftover, {}
         for key, action in leftover.items():
             if key in decision.cancel:
-                self._fresh.append(Outcome(key, "cancelled", self._now(), "it was not under way any more"))
+                self._settle_left(action, "cancelled", "it was not under way any more", self._now())
             elif not self._over:
                 await self._store.intents.start(self.claim, key)
                 self._perform(action)
@@ -351,6 +353,25 @@ class Tending:
         task = asyncio.create_task(self._perform_one(action, self._state), name=f"{self.claim.machine} {action.key}")
         self._running[action.key] = task
         task.add_done_callback(lambda done: self._performed(action.key, done))
+
+    def _settle_left(self, action: Action, result: str, words: str, now: float) -> None:
+        """Give an action that nobody performs any more its outcome; what of it goes on elsewhere is ended first."""
+        outcome = Outcome(action.key, result, now, words)
+        if not action.payload.get(ELSEWHERE) or not isinstance(self._kind, Ending):
+            self._fresh.append(outcome)
+            return
+        ending = self._end_left(self._kind, action, outcome)
+        task = asyncio.create_task(ending, name=f"{self.claim.machine} ends {action.key}")
+        self._running[action.key] = task
+        self._cancelled.add(action.key)  # it is being stopped: nobody has to tell it again
+        task.add_done_callback(lambda done: self._performed(action.key, done))
+
+    async def _end_left(self, kind: Ending, action: Action, outcome: Outcome) -> Outcome:
+        try:
+            await kind.end_left(action, self._state)
+        except ForgeError as problem:  # the outcome stands; what could not be ended is told with it
+            return replace(outcome, message=f"{outcome.message}; {problem.message}")
+        return outcome
 
     async def _perform_one(self, action: Action, state: Any) -> Outcome:
         """Perform. Who is refused as stale though the database says that the machine is ours has met what another

@@ -89,7 +89,8 @@ class ReleaseClient(Protocol):
         is done, when only the worker stops: another one carries on."""
 
 
-async def _always() -> bool:
+async def always() -> bool:
+    """Whatever cancels a step's task means the step."""
     return True
 
 
@@ -119,7 +120,7 @@ class StepContext(msgspec.Struct):
     project: Path
     cache: Path
     now: Callable[[], float]
-    told_to_stop: Callable[[], Awaitable[bool]] = _always
+    told_to_stop: Callable[[], Awaitable[bool]] = always
     """Asked when the step's task is cancelled: whether the step is to stop (a person, a timeout), or only its worker
     does, and another one carries on."""
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from forge.adapters.kubernetes.errors import Conflict
 from forge.adapters.kubernetes.jobs import JobFollower
 from forge.adapters.kubernetes.kinds import JOB
 from forge.adapters.kubernetes.naming import ENVIRONMENT, MANAGED_BY, MANAGER, annotation, environment_label
+from forge.adapters.kubernetes.pods import job_end
 from forge.adapters.kubernetes.sharing import shared_cluster
 from forge.adapters.paths import inside
 from forge.adapters.runners.kubernetes_job import end_job
-from forge.adapters.runners.kubernetes_objects import KEY, hash_of, labels_of
+from forge.adapters.runners.kubernetes_objects import KEY, SCOPE, STEP, hash_of, labels_of
 from forge.adapters.runners.process import uninterrupted
 from forge.adapters.steps.base import StepContext, StepResult
 from forge.adapters.steps.migrating import migrated
@@ -28,6 +30,7 @@ from forge.adapters.steps.private import private_folder
 from forge.model.configs import JobStepConfig, KubernetesAccess
 from forge.model.errors import DependencyFailed, InvalidConfiguration, UsageError
 from forge.model.migrations import Migration
+from forge.model.plan import Plan
 
 MIGRATION = "forge.dev/migration"
 """Annotation of a manifest: `expand` or `contract`."""
@@ -63,6 +66,16 @@ class JobStep:
         return await migrated(execution, context, Migration(declared, "", since))  # type: ignore[arg-type]
 
 
+async def end_left(plan: Plan, config: Mapping[str, Any], key: str, project: Path) -> None:
+    """End the Job of a step that no worker performs any more. Raises DependencyFailed, UsageError."""
+    cluster = shared_cluster(_access(plan, msgspec.convert(config, JobStepConfig)))
+    labels = labels_of(key, str(project))
+    jobs, _ = await cluster.objects(JOB, labels=f"{SCOPE}={labels[SCOPE]},{STEP}={labels[STEP]}")
+    for job in jobs:
+        if not job_end(job)[0]:
+            await end_job(cluster, str(job["metadata"]["name"]), GRACE)
+
+
 class _UnfitError(Exception):
     """What is wrong with the manifest, after its name."""
 
@@ -91,7 +104,7 @@ class _Execution:
 
     def __init__(self, context: StepContext, config: JobStepConfig, manifest: dict[str, Any]) -> None:
         self._config = config
-        access = _access(context, config)
+        access = _access(context.plan, config)
         self._cluster: Cluster = shared_cluster(access)
         self._job = _named(manifest, context)
         self._name = str(self._job["metadata"]["name"])
@@ -145,10 +158,10 @@ class _Execution:
             await self._cluster.delete(JOB, self._name, namespace=self._namespace)
 
 
-def _access(context: StepContext, config: JobStepConfig) -> KubernetesAccess:
+def _access(plan: Plan, config: JobStepConfig) -> KubernetesAccess:
     if not config.environment:
         return config.access
-    environment = context.plan.environment(config.environment)
+    environment = plan.environment(config.environment)
     if environment.target != "kubernetes":
         raise UsageError(f"{config.environment} is no cluster but a {environment.target} target")
     access = msgspec.convert(environment.target_config.get("access") or {}, KubernetesAccess)

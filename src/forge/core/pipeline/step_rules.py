@@ -37,9 +37,16 @@ def start_step(tick: Tick, plan_job: JobPlan, job: JobState, step: StepPlan) -> 
     }  # fmt: skip
     if needs_variables(tick.plan, plan_job, step):
         payload["variables"] = variables(tick.plan, tick.run, tick.jobs, plan_job, step)
+    if job_runs_elsewhere(plan_job, step):
+        payload["elsewhere"] = True
     tick.act(key, "step", payload, rerun=step.on_crash == "rerun")
     tick.tell("step_started", f"{job.name}: {step.name}", job=job.name, step=step.id, attempt=attempt)
     return with_step(tick, job, step.id, StepState("running", attempt, started_at=tick.now), waits_for="")
+
+
+def job_runs_elsewhere(job: JobPlan, step: StepPlan) -> bool:
+    """Tell whether a step's work goes on when its worker ends: in a pod, as a Job."""
+    return step.kind == "job" or (step.kind == "run" and job.runner != "process")
 
 
 def needs_variables(plan: Plan, job: JobPlan, step: StepPlan) -> bool:

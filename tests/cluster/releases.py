@@ -1,0 +1,227 @@
+"""A project that releases a real service to the test cluster, users that never stop asking, and a Prometheus."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.gateway import FrontDoors
+from cluster.prometheus import INTERVAL
+from cluster.sharing import Cluster
+
+SERVICE = """
+import http.server, os, pathlib, random, threading
+version, counts, lock = os.environ["VERSION"], {"200": 0, "500": 0}, threading.Lock()
+bad = float(os.environ.get("BAD") or 0)
+class Service(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body, code = version.encode(), 200
+        if self.path == "/metrics":
+            body = "".join(f'http_requests_total{{code="{code}"}} {n}\\n' for code, n in counts.items()).encode()
+        elif self.path != "/healthz":
+            code = 500 if random.random() < bad else 200
+            with lock:
+                counts[str(code)] += 1
+        self.send_response(code); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+Server((os.environ["POD_IP"], 8080), Service).serve_forever()
+"""
+DOORS = {
+    "gateway_api": {"gateway_api": {"route": "shop"}},
+    "istio": {"istio": {"virtual_service": "shop", "propagation": "300ms"}},
+    "ingress_nginx": {"ingress_nginx": {"ingress": "shop", "propagation": "300ms"}},
+    "replicas": "replicas",
+}
+
+
+def deployment(service: Path, replicas: int = 2) -> dict[str, Any]:
+    """Return the Deployment of a version; the ConfigMap that it mounts says how bad it is."""
+    env = [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "VERSION", "valueFrom": {"configMapKeyRef": {"name": "shop-settings", "key": "version"}}},
+        {"name": "BAD", "valueFrom": {"configMapKeyRef": {"name": "shop-settings", "key": "bad"}}},
+    ]
+    container = {
+        "name": "shop", "image": "shop", "command": [sys.executable, "-I", "-S", str(service)], "env": env,
+        "ports": [{"containerPort": 8080, "name": "http"}],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+    }  # fmt: skip
+    template = {
+        "metadata": {"labels": {"app": "shop"}, "annotations": {"prometheus.io/scrape": "true"}},
+        "spec": {"terminationGracePeriodSeconds": 3, "containers": [container]},
+    }
+    strategy = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": "shop"}},
+        "strategy": strategy,
+        "template": template,
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"}, "spec": spec}
+
+
+def service() -> dict[str, Any]:
+    """Return the Service that clients ask."""
+    ports = [{"name": "http", "port": 80, "targetPort": "http"}]
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"},
+            "spec": {"selector": {"app": "shop"}, "ports": ports}}  # fmt: skip
+
+
+def settings_map(version: str, bad: str) -> dict[str, Any]:
+    """Return the ConfigMap of a version."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "shop-settings"},
+        "data": {"version": version, "bad": bad},
+    }
+
+
+def doors(router: str) -> list[dict[str, Any]]:
+    """Return what leads users to the Service with this router."""
+    backend = {"name": "shop", "port": 80}
+    if router == "gateway_api":
+        listener = {"name": "http", "port": 8080, "protocol": "HTTP"}
+        gateway = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "public"},
+                   "spec": {"gatewayClassName": "forge-test", "listeners": [listener]}}  # fmt: skip
+        route = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "shop"},
+                 "spec": {"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [backend]}]}}  # fmt: skip
+        return [gateway, route]
+    if router == "istio":
+        return [{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "shop"},
+                 "spec": {"hosts": ["shop.example"], "http": [{"route": [{"destination": {"host": "shop"}}]}]}}]  # fmt: skip
+    if router == "ingress_nginx":
+        path = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "shop", "port": {"number": 80}}}}
+        return [{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "shop"},
+                 "spec": {"ingressClassName": "nginx", "rules": [{"host": "shop.example", "http": {"paths": [path]}}]}}]  # fmt: skip
+    return []
+
+
+class Users:
+    """Some people who ask an address again and again; `failed` and `answers` count what they met."""
+
+    def __init__(self, address: str, host: str = "", people: int = 4, pause: float = 0.02) -> None:
+        self.address, self.host, self.pause = address, host, pause
+        self.failed: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(people)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Users:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(6)
+
+    def share(self, seconds: float) -> dict[str, float]:
+        """Return which version answered how large a part of the requests of the next seconds."""
+        before = Counter(self.answers)
+        time.sleep(seconds)
+        now = Counter(self.answers) - before
+        return {version: count / max(1, now.total()) for version, count in now.items()}
+
+    def _ask(self) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(self.address, headers={"Host": self.host} if self.host else {})
+        while not self._ending.wait(self.pause):
+            try:
+                with opener.open(request, timeout=5) as answer:
+                    self.answers[answer.read().decode()] += 1
+            except urllib.error.HTTPError as error:
+                body = error.read().decode(errors="replace")
+                self.failed[f"{error.code} {body}"] += 1
+                self.answers[body] += 1
+            except OSError as error:
+                self.failed[type(error).__name__] += 1
+
+
+class Project:
+    """A folder with a pipeline and manifests; `run` releases a version of them."""
+
+    def __init__(
+        self, folder: Path, cluster: Cluster, namespace: str, forge: Any, router: str, prometheus: str = ""
+    ) -> None:
+        self.folder, self.cluster, self.namespace, self.router = folder, cluster, namespace, router
+        self.forge = forge(folder, {"KUBECONFIG": str(cluster.kubeconfig)})
+        (folder / "forge").mkdir(parents=True)
+        (folder / "k8s").mkdir()
+        (folder / "service.py").write_text(SERVICE)
+        self.manifests(doors(router))
+        self.prometheus = prometheus
+        self.strategy: Any = {
+            "canary": {"steps": [{"weight": "20%"}, {"pause": "4s"}, {"weight": "50%"}, {"pause": "2s"}]}
+        }
+
+    def manifests(self, more: list[dict[str, Any]], replicas: int = 2) -> None:
+        """Write the manifests; the ConfigMap is written anew by each run."""
+        objects = [deployment(self.folder / "service.py", replicas=replicas), service(), *more]
+        (self.folder / "k8s" / "shop.yaml").write_text(yaml.safe_dump_all(objects))
+
+    def write(self) -> None:
+        """Write the pipeline as it is set now."""
+        environment: dict[str, Any] = {
+            "target": {"kubernetes": {"namespace": self.namespace, "manifests": "k8s"}},
+            "router": DOORS[self.router],
+        }
+        if self.prometheus:
+            environment["signals"] = {"prometheus": {
+                "url": self.prometheus, "preset": "plain", "version": "forge_dev_version", "interval": f"{INTERVAL}s",
+                "match": f'namespace="{self.namespace}"',
+            }}  # fmt: skip
+        script = textwrap.dedent("""
+            cat > k8s/settings.yaml <<END
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shop-settings"},
+             "data": {"version": "$FORGE_PARAM_VERSION", "bad": "$FORGE_PARAM_BAD"}}
+            END
+        """).strip()
+        deploy = {
+            "environment": "production", "version": "${{ params.version }}", "strategy": self.strategy,
+            "keep_previous": "0s",
+        }  # fmt: skip
+        pipeline = {
+            "parameters": {"version": {"type": "string"}, "bad": {"type": "string", "default": "0"}},
+            "environments": {"production": environment},
+            "jobs": {"release": {"steps": [{"run": script}, {"deploy": deploy}]}},
+        }
+        (self.folder / "forge" / "pipeline.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+
+    def run(self, version: str, bad: str = "0", code: int = 0, timeout: float = 110) -> str:
+        """Release a version; return everything that was said."""
+        done = self.forge("run", "-p", f"version={version}", "-p", f"bad={bad}", timeout=timeout)
+        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        return str(done.stdout + done.stderr)
+
+    def environment(self) -> dict[str, Any]:
+        """Return what `forge env show` says."""
+        shown: dict[str, Any] = json.loads(self.forge.ok("env", "show", "production", "-o", "json"))
+        return shown
+
+    def users(self, **settings: Any) -> Users:
+        """Return users at the door of this project's router."""
+        front = FrontDoors(lambda path: self.cluster.api("GET", path))
+        if self.router == "gateway_api":
+            return Users(front.gateway(self.namespace, "public"), **settings)
+        if self.router == "istio":
+            return Users(front.istio, "shop.example", **settings)
+        if self.router == "ingress_nginx":
+            return Users(front.ingress, "shop.example", **settings)
+        return Users(front.service(self.namespace, "shop", 80), **settings)

@@ -1,0 +1,38 @@
+"""The `forge` command and projects for tests on the cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cluster.releases import Project
+
+TESTS = Path(__file__).parents[1]
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def project(tmp_path, cluster, namespace, pod_prometheus) -> Callable[[str], Project]:
+    """Return how to make a project whose traffic is split by the router of that name."""
+    forge = _module("forge_command_for_cluster", TESTS / "e2e" / "conftest.py").ForgeCommand
+
+    def made(router: str) -> Project:
+        fresh = Project(tmp_path / "project", cluster, namespace, forge, router, pod_prometheus)
+        fresh.write()
+        return fresh
+
+    return made

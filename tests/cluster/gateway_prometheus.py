@@ -15,6 +15,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster.access import Api
+from cluster.gateway import WHERE
+
 Rules = list[dict[str, Any]]
 _NAME, _BACKEND, _CODE = "__name__", "envoy_cluster_name", "envoy_response_code"
 _COUNTED = "envoy_cluster_upstream_rq"
@@ -22,14 +25,24 @@ _TIMES = "envoy_cluster_upstream_rq_time_(bucket|count|sum)"
 _OWN_LABELS = {"action": "labeldrop", "regex": "envoy_.*"}
 
 
-def scrape_configs(stats: str, interval: str = "1s") -> list[dict[str, Any]]:
+def gateway_jobs(api: Api, namespace: str | None = None) -> list[dict[str, Any]]:
+    """Return `scrape_configs` for the gateway of a cluster; none where no gateway runs yet.
+
+    `namespace`: only what went to Services of this one; other tests may have versions of the same names.
+    """
+    where = api.found(WHERE)
+    return scrape_configs(where["data"]["stats"], namespace=namespace) if where else []
+
+
+def scrape_configs(stats: str, interval: str = "1s", namespace: str | None = None) -> list[dict[str, Any]]:
     """Return Prometheus' `scrape_configs` for the gateway whose statistics are at the URL `stats`."""
     jobs = {"envoy-gateway": _envoy_gateway(), "istio": _istio(), "ingress-nginx": _ingress_nginx()}
     url = urlsplit(stats)
+    own = [_keep(_BACKEND, f"[^/]+/{namespace}/.*")] if namespace else []
     return [
         {
             "job_name": name, "scrape_interval": interval, "scrape_timeout": interval, "metrics_path": url.path,
-            "static_configs": [{"targets": [url.netloc]}], "metric_relabel_configs": rules,
+            "static_configs": [{"targets": [url.netloc]}], "metric_relabel_configs": [*own, *rules],
         }
         for name, rules in jobs.items()
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.access import Api, Refused, until
+from cluster.gateway_prometheus import gateway_jobs
 from cluster.node_addresses import loopback
 from cluster.plane import LOOPBACK, free_ports, script
 
@@ -37,7 +38,7 @@ class PodScraper:
         self.url = f"http://{where}"
         self.discovery = Discovery(api, folder / "targets.json", namespace)
         config = folder / "prometheus.yml"
-        config.write_text(json.dumps(settings(folder / "targets.json")))  # JSON is YAML
+        config.write_text(json.dumps(settings(folder / "targets.json", gateway_jobs(api, namespace))))  # JSON is YAML
         self.words = [
             obtain(), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={where}", "--enable-feature=exemplar-storage",
@@ -108,11 +109,11 @@ def targets_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"targets": [f"{loopback(address)}:{port}" for port in ports], "labels": labels}] if ports else []
 
 
-def settings(targets: Path) -> dict[str, Any]:
-    """Return a configuration that scrapes what the file says, every second."""
+def settings(targets: Path, others: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a configuration that scrapes what the file says, and what else there is, every second."""
     scrape = {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)]}]}
     every = f"{INTERVAL}s"
-    return {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [scrape]}
+    return {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [scrape, *others]}
 
 
 def serves(url: str) -> bool:

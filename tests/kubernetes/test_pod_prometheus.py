@@ -74,8 +74,9 @@ def test_a_pod_that_does_not_ask_or_cannot_answer_is_not_scraped(silent):
 
 
 def test_the_targets_are_read_from_the_file(tmp_path):
-    (job,) = settings(tmp_path / "targets.json")["scrape_configs"]
-    assert job["file_sd_configs"] == [{"files": [str(tmp_path / "targets.json")]}]
+    pods, other = settings(tmp_path / "targets.json", [{"job_name": "gateway"}])["scrape_configs"]
+    assert pods["file_sd_configs"] == [{"files": [str(tmp_path / "targets.json")]}]
+    assert other == {"job_name": "gateway"}
 
 
 def ask(url: str, query: str) -> list[dict]:

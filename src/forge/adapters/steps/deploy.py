@@ -33,12 +33,17 @@ class DeployStep:
             return StepResult("failed", f"no job of this run published `{config.artifact}`")
         settings = {**environment.target_config, **config.target}
         if environment.target == "kubernetes":
+            from forge.adapters.steps.adopting import adopt_what_runs
             from forge.adapters.steps.deploy_kubernetes import render_version
 
             try:
-                artifact, settings = await render_version(context, environment, config, artifact)
+                rendered = await render_version(context, environment, config, artifact)
+                refused = await adopt_what_runs(context, environment, rendered)
             except (UsageError, InvalidConfiguration) as wrong:
                 return StepResult("failed", _told(wrong, context.say))
+            if refused:
+                return StepResult("failed", refused)
+            artifact, settings = rendered.artifact, rendered.settings
         digest = artifact.digest if artifact else ""
         version = Version(
             id=config.version or _identity(digest, settings),

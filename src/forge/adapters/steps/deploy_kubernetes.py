@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,11 @@ _SHOWN_DIGITS = 12
 
 
 class Rendered(NamedTuple):
-    """A version's manifests as they are kept, and its configuration as it is pinned."""
+    """A version's manifests as they are kept, its configuration as it is pinned, and its objects."""
 
     artifact: PublishedArtifact
     settings: dict[str, Any]
+    parts: Parts
 
 
 async def render_version(
@@ -47,9 +49,9 @@ async def render_version(
         objects = await render(target, base=context.cwd, root=context.workspace, env=context.env, say=context.say)
     parts = split_objects(objects, target.workload, target.service)
     check_strategy(parts.workload, config)
-    artifact = await _store(context, environment.name, canonical(objects))
+    artifact = await keep_manifests(context, environment.name, objects)
     context.say(f"rendered {_counted(objects)} for {key_of(parts.workload).title} (sha256 {artifact.digest})")
-    return Rendered(artifact, _pinned(target, parts))
+    return Rendered(artifact, _pinned(target, parts), parts)
 
 
 def check_strategy(workload: Object, config: DeployConfig) -> None:
@@ -96,8 +98,9 @@ async def _published(context: StepContext, artifact: PublishedArtifact) -> tuple
         path.unlink(missing_ok=True)
 
 
-async def _store(context: StepContext, environment: str, text: str) -> PublishedArtifact:
-    """Keep the manifests as an artifact of the run, named by what they hold: an environment may be deployed twice."""
+async def keep_manifests(context: StepContext, environment: str, objects: Iterable[Object]) -> PublishedArtifact:
+    """Keep manifests as an artifact of the run, named by what they hold: an environment may be deployed twice."""
+    text = canonical(objects)
     path = private_file(context, ".manifests.yaml")
     try:
         await asyncio.to_thread(_write, path, text)

@@ -37,7 +37,8 @@ kind: HorizontalPodAutoscaler
 metadata: {name: shop}
 spec: {minReplicas: 5, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: shop}}
 """
-PLAIN = KubernetesTargetConfig(access=KubernetesAccess(namespace="shop"), manifests=("k8s",))
+PLAIN = KubernetesTargetConfig(access=KubernetesAccess(namespace="shop"), manifests=("k8s",), adopt=False)
+"""Nothing is asked of a cluster: adoption is tried on a real one, in tests/kubernetes."""
 
 
 class Releases:
@@ -100,7 +101,7 @@ async def test_the_version_is_what_was_rendered_and_nothing_else(cluster: Cluste
     assert result.outcome == "succeeded"
     assert [item["kind"] for item in await cluster.kept(tmp_path)] == ["Service", "Deployment"]
     pinned = msgspec.convert(cluster.version["config"], KubernetesTargetConfig)
-    assert pinned == KubernetesTargetConfig(access=KubernetesAccess(namespace="shop"), replicas=3)
+    assert pinned == KubernetesTargetConfig(access=KubernetesAccess(namespace="shop"), replicas=3, adopt=False)
     assert f"rendered 2 objects for Deployment/shop (sha256 {cluster.version['artifact']})" in cluster.job.said
 
 

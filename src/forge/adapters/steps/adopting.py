@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.adapters.kubernetes.connection import Cluster
-from forge.adapters.kubernetes.objects import key_of
+from forge.adapters.kubernetes.naming import title
 from forge.adapters.steps.base import StepContext
 from forge.adapters.steps.deploy_kubernetes import Rendered, keep_manifests
 from forge.adapters.targets.kubernetes.adoption import Found, find_adoptable
@@ -36,11 +36,11 @@ async def adopt_what_runs(context: StepContext, environment: EnvironmentPlan, re
         await cluster.close()
     if found is None:
         return ""
-    title = key_of(rendered.parts.workload).title
-    context.say(f"{title} runs already: it becomes {found.version_id}, the version to go back to")
+    name = title(rendered.parts.workload)
+    context.say(f"{name} is there already: it becomes the stable version {found.version_id}")
     release = await _release(context, environment, rendered, found)
     view = await context.releases.wait(environment.name, release, context.say)
-    return "" if view["status"] == "promoted" else f"{title} could not be adopted: {view['reason']}"
+    return "" if view["status"] == "promoted" else f"{name} could not be adopted: {view['reason']}"
 
 
 async def _was_released_to(context: StepContext, environment: str) -> bool:

@@ -259,3 +259,51 @@ async def test_orphans_are_found_by_their_labels_and_can_be_removed(bench: Bench
     assert (orphan.run, orphan.key) == ("run-7", KEY)
     await remove_orphan(bench.cluster, orphan)
     assert await bench.nothing_is_left()
+
+
+ROLE = [
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "create", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]},
+]
+"""What docs/kubernetes/steps.md tells administrators to allow; the last rule only for workspaces that are carried."""
+
+
+def allowed(without: str) -> list[dict[str, Any]]:
+    return [rule for rule in ROLE if without not in rule["resources"]]
+
+
+@pytest.mark.parametrize("carried", [False, True])
+async def test_the_role_of_the_docs_is_enough(
+    bench: Bench, service_account_kubeconfig: Any, namespace: str, carried: bool
+) -> None:
+    kubeconfig = service_account_kubeconfig(ROLE if carried else allowed("pods/exec"))
+    bench.cluster = Cluster(KubernetesAccess(kubeconfig=str(kubeconfig), namespace=namespace))
+    output = Kept()
+    finished = await bench.run(bench.runner(carried=carried), 'echo hello; echo a=b >> "$OUT"', output)
+    await bench.cluster.close()
+    assert (finished.exit_code, output.lines, bench.outputs.read_text()) == (0, ["hello"], "a=b\n")
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [
+        ("jobs", "not allowed to get jobs.batch in namespace"),
+        ("secrets", "not allowed to create secrets in namespace"),
+        ("pods", "not allowed to list pods in namespace"),
+        ("pods/log", "not allowed to get pods/log in namespace"),
+        ("pods/exec", "not allowed to get and create pods/exec in namespace"),
+    ],
+)
+async def test_with_less_the_error_names_what_is_missing(
+    bench: Bench, service_account_kubeconfig: Any, namespace: str, without: str, words: str
+) -> None:
+    bench.cluster = Cluster(
+        KubernetesAccess(kubeconfig=str(service_account_kubeconfig(allowed(without))), namespace=namespace)
+    )
+    with pytest.raises(DependencyFailed, match=words) as raised:
+        await bench.run(bench.runner(carried=without != "pods/log"), "sleep 1", Kept())
+    await bench.cluster.close()
+    assert "permissions" in str(raised.value.hint)

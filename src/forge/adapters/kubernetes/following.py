@@ -16,6 +16,7 @@ from functools import lru_cache
 import msgspec
 
 from forge.adapters.kubernetes.connection import Cluster
+from forge.adapters.kubernetes.errors import PERMISSIONS
 from forge.adapters.kubernetes.streams import log_chunks
 from forge.model.errors import DependencyFailed
 
@@ -107,7 +108,8 @@ async def follow(
 ) -> None:
     """Pass on the log until the container has ended and all of it was read. `changed` is told how far it is.
 
-    A log that cannot be had any more when the container has ended (its node is gone) ends it, too.
+    A log that cannot be had any more when the container has ended (its node is gone) ends it, too. Raises
+    DependencyFailed when it may not be read.
     """
     pause = FIRST_PAUSE
     while True:
@@ -118,7 +120,9 @@ async def follow(
             if over:
                 reader.end()
                 return
-        except DependencyFailed:
+        except DependencyFailed as error:
+            if error.hint == PERMISSIONS:
+                raise
             if over and pause >= LONGEST_PAUSE:
                 return
         if not ended() or over:

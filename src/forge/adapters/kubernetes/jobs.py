@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from forge.adapters.kubernetes.connection import Cluster
+from forge.adapters.kubernetes.errors import PERMISSIONS
 from forge.adapters.kubernetes.following import Position, Reader, follow
 from forge.adapters.kubernetes.kinds import JOB, POD
 from forge.adapters.kubernetes.pods import Pod, container_state, job_end, lost, obstacle, why_ended
@@ -71,7 +72,7 @@ class JobFollower:
                     raise
                 except DependencyFailed as error:
                     silent = silent or time.monotonic()
-                    if time.monotonic() - silent > PATIENCE:
+                    if error.hint == PERMISSIONS or time.monotonic() - silent > PATIENCE:
                         raise
                     self._tell(f"{error.message}; asked again")
                     await asyncio.sleep(LOOK)
@@ -102,6 +103,9 @@ class JobFollower:
         return job
 
     def _begin_logs(self) -> None:
+        for task in self._logs.values():
+            if task.done():
+                task.result()  # a log that may not be read is told at once
         for name, pod in self._pods.items():
             spec = pod.get("spec") or {}
             for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:

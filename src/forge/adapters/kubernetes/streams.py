@@ -105,8 +105,7 @@ async def _session(
     except BaseException as raised:
         error = _inner(raised)
         if isinstance(error, WebSocketUpgradeError):
-            answer = error.response
-            raise errors.failure(answer.status_code, await _body(answer), asked, cluster.name) from raised
+            raise _refused(error.response.status_code, path, asked, cluster) from raised
         if isinstance(error, (httpx2.HTTPError, HTTPXWSException, OSError)) and not isinstance(error, TimeoutError):
             raise DependencyFailed(f"{cluster.name}: {asked}: {error or type(error).__name__}") from raised
         if error is not raised:
@@ -114,12 +113,13 @@ async def _session(
         raise
 
 
-async def _body(answer: Any) -> bytes:
-    try:
-        body: bytes = await answer.aread()
-    except Exception:  # the answer's connection may be over, and its status says enough
-        return b""
-    return body
+def _refused(status: int, path: str, asked: str, cluster: Cluster) -> DependencyFailed:
+    """The error for a WebSocket that was not opened; why is in an answer's body, which is gone by then."""
+    if status == 403:
+        namespace = path.rsplit("/namespaces/", maxsplit=1)[-1].split("/", maxsplit=1)[0]
+        words = f"not allowed to get and create pods/exec in namespace {namespace}"
+        return DependencyFailed(f"{cluster.name}: {words}", hint=errors.PERMISSIONS)
+    return errors.failure(status, b"", asked, cluster.name)
 
 
 def _inner(error: BaseException) -> BaseException:

@@ -191,6 +191,8 @@ class _Step:
             await self._follow()
         if self._log is not None:
             done, _ = await asyncio.wait((self._log,), timeout=LOG_PATIENCE)
+            for task in done:
+                task.result()
             if not done:
                 self._say("forge: the end of the log could not be had in time")
         finished = self._pod.finished(time.monotonic() - begun)
@@ -216,6 +218,8 @@ class _Step:
 
     async def _follow(self) -> None:
         if self._log is not None:
+            if self._log.done():
+                self._log.result()  # a log that may not be read is told at once
             return
         mark = self._private / "position"
         reader = Reader(_position(mark), self._output.write)

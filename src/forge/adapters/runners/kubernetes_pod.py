@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from forge.adapters.kubernetes.connection import Cluster
+from forge.adapters.kubernetes.errors import PERMISSIONS
 from forge.adapters.kubernetes.kinds import EVENT, JOB, POD
 from forge.adapters.kubernetes.pods import ContainerState, container_state, job_end, lost, obstacle, why_ended
 from forge.adapters.runners.base import Finished
@@ -70,7 +71,7 @@ class StepPod:
             pods, _ = await self._cluster.objects(POD, labels=f"job-name={self.name}")
         except DependencyFailed as error:
             self._silent_since = self._silent_since or time.monotonic()
-            if time.monotonic() - self._silent_since > PATIENCE:
+            if error.hint == PERMISSIONS or time.monotonic() - self._silent_since > PATIENCE:
                 raise
             self._tell(f"{error.message}; asked again")
             return

@@ -7,17 +7,19 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from cluster import api as agents
 from cluster.access import Api, Kubectl, until
+from cluster.gateway import Gateway
 from cluster.node import NodeAgent
 
 DEFINITIONS = Path(__file__).with_name("crds")
@@ -49,52 +51,50 @@ async def attend(folder: Path) -> None:
     asked = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, asked.set)
-    kubeconfig = folder / "attendants.kubeconfig"
-    pki = folder / "pki"
-    own = folder / "nodes"
-    own.mkdir()
-    agent = NodeAgent(agents.Api(kubeconfig), own, pki / "kubelet.crt", pki / "kubelet.key", list(NODES))
-    nodes = asyncio.create_task(agent.run())
-    gateway = None
-    try:
-        await asyncio.gather(
-            asyncio.to_thread(apply_definitions, folder / "admin.kubeconfig"), ready(nodes, own / "ready")
-        )
-        gateway = await open_gateway(kubeconfig, folder / "gateway")
-        fresh = folder / "attendants.json.new"
-        fresh.write_text(json.dumps({"pid": os.getpid(), "gateway": getattr(gateway, "address", None)}))
-        fresh.rename(folder / "attendants.json")
+    async with running_nodes(folder) as nodes, running_gateway(folder):
+        mark = folder / "attendants.json.new"
+        mark.write_text(json.dumps({"pid": os.getpid()}))
+        mark.rename(folder / "attendants.json")
         ended = asyncio.create_task(asked.wait())
         await asyncio.wait([ended, nodes], return_when=asyncio.FIRST_COMPLETED)
         if nodes.done():
             nodes.result()
+
+
+@contextlib.asynccontextmanager
+async def running_nodes(folder: Path) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the nodes; the block begins when they are registered and the custom definitions are served."""
+    own, pki = folder / "nodes", folder / "pki"
+    own.mkdir()
+    api = agents.Api(folder / "attendants.kubeconfig")
+    agent = NodeAgent(api, own, pki / "kubelet.crt", pki / "kubelet.key", list(NODES))
+    nodes = asyncio.create_task(agent.run())
+    try:
+        definitions = asyncio.to_thread(apply_definitions, folder / "admin.kubeconfig")
+        await asyncio.gather(definitions, registered(nodes, own / "ready"))
+        yield nodes
     finally:
-        if gateway is not None:
-            await gateway.stop()
         nodes.cancel()
         await asyncio.wait([nodes], timeout=ENDING)
 
 
-async def ready(nodes: asyncio.Task[None], mark: Path) -> None:
+async def registered(nodes: asyncio.Task[None], mark: Path) -> None:
     """Return when the nodes are registered. Raises what ended them before that."""
     while not mark.exists():
         if nodes.done():
-            nodes.result()
+            raise RuntimeError("the nodes ended before they were registered") from nodes.exception()
         await asyncio.sleep(0.05)
 
 
-async def open_gateway(kubeconfig: Path, folder: Path) -> Any:
-    """Start the gateway's controller, if there is one."""
-    if importlib.util.find_spec("cluster.gateway") is None:
-        return None
-    folder.mkdir()
-    gateway = importlib.import_module("cluster.gateway").Gateway(kubeconfig, folder)
+@contextlib.asynccontextmanager
+async def running_gateway(folder: Path) -> AsyncIterator[None]:
+    """Run the gateway; the block begins when it serves."""
+    gateway = Gateway(folder / "attendants.kubeconfig", folder / "gateway")
     try:
         await gateway.start()
-    except BaseException:
+        yield
+    finally:
         await gateway.stop()
-        raise
-    return gateway
 
 
 def main() -> None:

@@ -88,8 +88,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def own_cluster() -> Iterator[ControlPlane]:
-    """A cluster for this test alone, whose parts it may stop and start."""
+def own_cluster(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A cluster for this test alone, whose parts it may stop and start. Its logs stay in the test's folder."""
     folder = Path(tempfile.mkdtemp(prefix="forge-own-cluster-"))
     plane = ControlPlane(folder, programs())
     try:
@@ -98,6 +98,8 @@ def own_cluster() -> Iterator[ControlPlane]:
         yield plane
     finally:
         plane.stop()
+        if plane.logs.exists():
+            shutil.copytree(plane.logs, tmp_path / "cluster-logs")
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -66,7 +66,6 @@ class ControlPlane:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {}
         self.pki: dict[str, Pair] = {}
-        self.attended: dict[str, Any] = {}
 
     @property
     def server(self) -> str:
@@ -172,8 +171,6 @@ class ControlPlane:
         self.run("attendants", words, {"PYTHONPATH": str(ROOT / "tests")})
         noted = self.folder / "attendants.json"
         until(lambda: self.check() and noted.exists(), "nodes and gateway", START)
-        told = json.loads(noted.read_text())
-        self.attended = {"gateway": told["gateway"]}
 
     def forget_history(self) -> int:
         """Compact etcd: what watches or pages from before now gets 410 Gone after the apiserver's next start.

@@ -42,11 +42,12 @@ def serve(folder: Path, *, until_unused: bool = False, told: bool = False, prome
     try:
         plane.start()
         plane.start_attendants()
+        ready = {"pid": os.getpid(), "kubeconfig": str(plane.kubeconfig)}
         if prometheus:
-            plane.attended["prometheus"] = start_prometheus(plane)
-        write_whole(folder / "ready.json", {"pid": os.getpid(), "kubeconfig": str(plane.kubeconfig), **plane.attended})
+            ready["prometheus"] = start_prometheus(plane)
+        write_whole(folder / "ready.json", ready)
         if told:
-            tell(plane)
+            tell(plane, ready.get("prometheus"))
         while not asked.wait(POLL):
             plane.check()
             if until_unused and nobody_uses(folder):
@@ -68,14 +69,14 @@ def start_prometheus(plane: ControlPlane) -> str:
     return scraper.ready(plane.check)
 
 
-def tell(plane: ControlPlane) -> None:
+def tell(plane: ControlPlane, prometheus: str | None) -> None:
     """Print how to use and how to stop a developer's cluster."""
     nodes = len(json.loads(Kubectl(plane.kubeconfig).ok("get", "nodes", "-o", "json"))["items"])
     lines = [
         f"a Kubernetes cluster with {nodes} nodes runs on this machine",
         f"  export KUBECONFIG={plane.kubeconfig}",
         f"  export FORGE_TEST_KUBECONFIG={plane.kubeconfig}   # for tests to use it instead of one of their own",
-        *(f"  {name}: {where}" for name, where in plane.attended.items() if where),
+        *([f"  Prometheus: {prometheus}"] if prometheus else []),
         f"  logs: {plane.logs}",
         f"  stop it: Ctrl-C here, or kill {os.getpid()}",
     ]

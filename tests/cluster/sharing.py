@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 
 from cluster.access import Api, Kubectl
-from cluster.plane import ROOT, START, clean_up_after, start_time
+from cluster.plane import ROOT, clean_up_after, start_time
 
-PATIENCE = 2 * START
+PATIENCE = 100.0
 """Seconds until a cluster that was started can run pods."""
 END = 30.0
 """Seconds in which a cluster that nobody uses is gone."""
@@ -38,11 +38,10 @@ class NoCluster(Exception):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster; `gateway` is where its front door listens, if it has a fixed one."""
+    """A running cluster; `folder` is where its kubeconfig and its logs lie."""
 
     kubeconfig: Path
     folder: Path
-    gateway: str | None = None
 
     @property
     def api(self) -> Api:
@@ -144,7 +143,7 @@ def hold(folder: Path) -> IO[str]:
 def cluster_in(folder: Path) -> Cluster:
     """Return the cluster that runs in `folder`."""
     told = json.loads((folder / "ready.json").read_text())
-    return Cluster(Path(told["kubeconfig"]), folder, told.get("gateway"))
+    return Cluster(Path(told["kubeconfig"]), folder)
 
 
 def nobody_holds(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.routers.base import Router
 from forge.adapters.targets.kubernetes.settings import target_config
-from forge.adapters.targets.kubernetes.target import KubernetesTarget
+from forge.adapters.targets.kubernetes.target import KubernetesTarget, open_target
 from forge.model.configs import (
     GatewayApiRouterConfig,
     IngressNginxRouterConfig,
@@ -58,7 +58,7 @@ def open_kubernetes(environment: EnvironmentPlan, _folder: Path) -> KubernetesEn
     """
     config = target_config(environment.target_config)
     cluster = Cluster(config.access)
-    target = KubernetesTarget(cluster, environment.name, environment.target_config)
+    target = open_target(cluster, environment.name, environment.target_config)
     return KubernetesEnvironment(target, _router(environment, cluster), Unmeasured())
 
 

@@ -17,7 +17,7 @@ from forge.adapters.kubernetes.documents import read_documents
 from forge.adapters.kubernetes.errors import Conflict
 from forge.adapters.kubernetes.jobs import JobFollower
 from forge.adapters.kubernetes.kinds import JOB
-from forge.adapters.kubernetes.naming import ENVIRONMENT, MANAGED_BY, MANAGER, annotation, environment_label
+from forge.adapters.kubernetes.naming import MANAGED_BY, MANAGER, annotation
 from forge.adapters.kubernetes.pods import job_end
 from forge.adapters.kubernetes.sharing import shared_cluster
 from forge.adapters.paths import inside
@@ -174,8 +174,6 @@ def _named(manifest: dict[str, Any], context: StepContext) -> dict[str, Any]:
     base = re.sub(r"[^a-z0-9-]+", "-", str(metadata.get("name") or metadata.pop("generateName"))).strip("-")
     digest = hash_of(f"{context.project}\0{context.key}")[:10]
     labels = labels_of(context.key, str(context.project))
-    if context.step.config.get("environment"):
-        labels[ENVIRONMENT] = environment_label(str(context.step.config["environment"]))
     metadata["name"] = f"{base[: _LONGEST - len(digest) - 1].strip('-')}-{digest}"
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
     metadata["annotations"] = {**(metadata.get("annotations") or {}), KEY: context.key}

@@ -92,11 +92,15 @@ class Cluster:
         path = self._path(kind, _namespace(item))
         return await self._json("POST", path, f"create {title(item)}", params=_written(dry_run), body=item)
 
-    async def replace(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a whole object; with its resourceVersion only if nobody did in between (Conflict)."""
+    async def replace(self, item: Mapping[str, Any], *, strict: bool = False) -> dict[str, Any]:
+        """Write a whole object; with its resourceVersion only if nobody did in between (Conflict).
+
+        `strict`: a field that the cluster does not know is Refused, where it would be dropped without a word.
+        """
         kind = await self.kind_of(item)
         path = self._path(kind, _namespace(item), item["metadata"]["name"])
-        return await self._json("PUT", path, f"update {title(item)}", params=_written(dry_run=False), body=item)
+        params = {**_written(dry_run=False), **({"fieldValidation": "Strict"} if strict else {})}
+        return await self._json("PUT", path, f"update {title(item)}", params=params, body=item)
 
     async def apply(
         self, item: Mapping[str, Any], *, force: bool = True, dry_run: bool = False, manager: str = MANAGER

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from forge.model.traffic import TrafficTable
 
 Capability = Literal["weights", "header_routes", "cookie_routes", "sticky", "mirror"]
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A router that splits traffic by something that was there before, and can make it what it was."""
+
+    async def hand_back(self, token: int) -> None:
+        """Undo every change of Forge's. DependencyFailed: it could not be written. Again is fine."""
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A router that has something to say on its last look that no table tells."""
+
+    @property
+    def remark(self) -> str:
+        """Who changed the split besides Forge, or how far what happens is from what was asked; empty for nothing."""
 
 
 class Router(Protocol):

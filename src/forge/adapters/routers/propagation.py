@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from forge.adapters.kubernetes.naming import annotation
 from forge.adapters.kubernetes.objects import Object
-
-WRITTEN_AT = "forge.dev/written-at"
-"""Annotation: when the split was written, in seconds since the epoch."""
+from forge.adapters.routers.backends import WRITTEN_AT, with_notes
 
 
 class Propagation:
@@ -21,15 +18,7 @@ class Propagation:
 
     def begun(self, item: Object) -> Object:
         """Return the object with the time of this change."""
-        fresh: Object = json.loads(json.dumps(item))
-        fresh["metadata"].setdefault("annotations", {})[WRITTEN_AT] = f"{self._clock():.3f}"
-        return fresh
-
-    def forgotten(self, item: Object) -> Object:
-        """Return the object without it."""
-        fresh: Object = json.loads(json.dumps(item))
-        (fresh["metadata"].get("annotations") or {}).pop(WRITTEN_AT, None)
-        return fresh
+        return with_notes(item, **{WRITTEN_AT: f"{self._clock():.3f}"})
 
     def over(self, item: Object) -> bool:
         """Whether the last change is long enough ago; a clock that was set back does not wait for ever."""

@@ -1,7 +1,8 @@
 """`replicas`: no router at all. The Service spreads requests over all ready pods, so the split is that of the replicas.
 
-The table is only remembered, on the environment's record. What really happens is told by `actual`: with four replicas
-of stable and one of the new version, a weight of 5 % is a share of 20 %.
+The table is only remembered, on the environment's record, and counts as in effect when the replicas come as near to it
+as whole replicas can. What really happens is told by `actual` and by the remark: with four replicas of stable and one of
+the new version, a weight of 5 % is a share of 20 %.
 """
 
 from __future__ import annotations
@@ -12,13 +13,24 @@ from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.errors import Conflict
 from forge.adapters.kubernetes.fencing import Fence
 from forge.adapters.kubernetes.kinds import CONFIG_MAP, SERVICE
-from forge.adapters.routers.backends import find_backends, ready_endpoints, table_of, with_table
+from forge.adapters.kubernetes.naming import TRAFFIC
+from forge.adapters.kubernetes.objects import Object
+from forge.adapters.routers.backends import (
+    check_able,
+    check_endpoints,
+    find_backends,
+    ready_endpoints,
+    table_of,
+    with_table,
+    without_notes,
+)
 from forge.adapters.routers.base import Capability
 from forge.adapters.routers.envoy import check_table
 from forge.adapters.routers.routed import ATTEMPTS, shares
 from forge.model.configs import ROUTER_CAPABILITIES, ReplicasRouterConfig
-from forge.model.errors import DependencyFailed, UsageError
+from forge.model.errors import DependencyFailed
 from forge.model.traffic import TrafficTable
+from forge.model.units import WHOLE
 
 
 class ReplicasRouter:
@@ -31,25 +43,23 @@ class ReplicasRouter:
         self._environment = environment
         self._config = config
         self._fence = Fence(cluster, environment)
+        self.remark = ""
+        """How the ready pods really split requests, where that is not what was asked. See Remarking."""
 
     async def apply(self, table: TrafficTable, token: int) -> None:
         """Remember the table, when every version in it has a ready pod. See Router."""
         check_table(table)
-        if table.routes:
-            raise UsageError("without a router nothing can be sent by header, cookie or as a copy",
-                             hint="use gateway_api, istio or ingress_nginx")  # fmt: skip
-        empty = [version for version in _weighted(table) if not (await self._ready()).get(version)]
-        if empty:
-            raise DependencyFailed(f"no ready endpoint of {', '.join(empty)} yet: no traffic is sent there")
+        check_able(table, "replicas")
+        await check_endpoints(self._cluster, await find_backends(self._cluster, self._environment), table)
         await self._fence.pass_with(token)
         for attempt in range(1, ATTEMPTS + 1):
-            record = await self._cluster.get(CONFIG_MAP, self._fence.name)
+            record = await self._record()
             if record is None:
                 raise DependencyFailed(f"ConfigMap {self._fence.name} was deleted by somebody", hint="it is made again")
+            if table_of(record) == table:
+                return
             try:
-                await self._cluster.replace(
-                    with_table({"apiVersion": "v1", "kind": "ConfigMap", **record}, table, token)
-                )
+                await self._cluster.replace(with_table(record, table, token), strict=True)
             except Conflict:
                 if attempt == ATTEMPTS:
                     raise
@@ -57,13 +67,17 @@ class ReplicasRouter:
                 return
 
     async def observed(self) -> TrafficTable | None:
-        """Return the table that is as near to the replicas as replicas can come: every version in it has some. See Router."""
-        record = await self._cluster.get(CONFIG_MAP, self._fence.name)
+        """Return the table, when the replicas come as near to it as they can: every version in it has some. See Router."""
+        record, self.remark = await self._record(), ""
         table = table_of(record) if record is not None else None
         if table is None:
             return None
         ready = await self._ready()
-        return table if all(ready.get(version) for version in _weighted(table)) else None
+        self.remark = told_shares(table, ready)
+        asked = [version for version, weight in table.weights.items() if weight]
+        if all(ready.get(version) for version in asked):
+            return table
+        return TrafficTable(shares(ready), -1)
 
     async def actual(self) -> dict[str, int]:
         """Return the split that the ready pods make now, in basis points by version."""
@@ -75,18 +89,18 @@ class ReplicasRouter:
             return self._config.address
         backends = await find_backends(self._cluster, self._environment)
         service = await self._cluster.get(SERVICE, backends.front)
-        if service is None:
-            return ""
-        ports: list[dict[str, Any]] = service["spec"].get("ports") or [{"port": 80}]
-        port = int(ports[0]["port"])
-        told = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-        namespace = service["metadata"].get("namespace", "default")
-        host = next((each.get("hostname") or each.get("ip") for each in told), f"{backends.front}.{namespace}.svc")
-        return f"http://{host}" if port == 80 else f"http://{host}:{port}"
+        return "" if service is None else service_address(service)
 
     async def hand_back(self, token: int) -> None:
-        """Nothing was changed, so nothing is given back."""
-        del token
+        """Forget the table: nothing else was changed. See Restorable."""
+        await self._fence.pass_with(token)
+        record = await self._record()
+        if record is not None and table_of(record) is not None:
+            await self._cluster.replace(without_notes(record, TRAFFIC), strict=True)
+
+    async def _record(self) -> Object | None:
+        found = await self._cluster.get(CONFIG_MAP, self._fence.name)
+        return None if found is None else {"apiVersion": "v1", "kind": "ConfigMap", **found}
 
     async def _ready(self) -> dict[str, int]:
         backends = await find_backends(self._cluster, self._environment)
@@ -94,5 +108,31 @@ class ReplicasRouter:
         return {version: counts[name] for version, name in backends.services.items()}
 
 
-def _weighted(table: TrafficTable) -> list[str]:
-    return [version for version, weight in table.weights.items() if weight]
+def told_shares(table: TrafficTable, ready: dict[str, int]) -> str:
+    """Return in words how ready replicas split requests, where whole replicas cannot do what the table asks; else
+    nothing. Pure."""
+    actual = shares(ready)
+    asked = {version: weight for version, weight in table.weights.items() if weight}
+    if actual == asked or not actual:
+        return ""
+    parts = [
+        f"{version} {_percent(actual.get(version, 0))} instead of {_percent(asked.get(version, 0))} ({ready.get(version, 0)} ready)"
+        for version in sorted({*actual, *asked})
+        if actual.get(version, 0) != asked.get(version, 0)
+    ]
+    return f"without a router the ready replicas are the split: {', '.join(parts)}"
+
+
+def service_address(service: Object) -> str:
+    """Return where a Service is reached: its load balancer, else its name in the cluster."""
+    ports: list[dict[str, Any]] = service["spec"].get("ports") or [{"port": 80}]
+    port = int(ports[0]["port"])
+    told = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    metadata = service["metadata"]
+    inside = f"{metadata['name']}.{metadata.get('namespace', 'default')}.svc"
+    host = next((each.get("hostname") or each.get("ip") for each in told), inside)
+    return f"http://{host}" if port == 80 else f"http://{host}:{port}"
+
+
+def _percent(weight: int) -> str:
+    return f"{weight * 100 / WHOLE:g} %"

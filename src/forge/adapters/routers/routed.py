@@ -8,20 +8,25 @@ from typing import Any
 
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.errors import Conflict
+from forge.adapters.kubernetes.fencing import Fence, marked
 from forge.adapters.kubernetes.kinds import Kind
-from forge.adapters.kubernetes.naming import ORIGINAL, TRAFFIC
+from forge.adapters.kubernetes.naming import ORIGINAL, TRAFFIC, annotation
 from forge.adapters.kubernetes.objects import Object
 from forge.adapters.routers.backends import (
+    BEFORE,
     Backends,
+    check_able,
     check_endpoints,
-    editors,
     find_backends,
+    owners,
     table_of,
+    with_notes,
     with_table,
-    without_notes,
+    without_marks,
 )
 from forge.adapters.routers.base import Capability
 from forge.adapters.routers.envoy import check_table
+from forge.adapters.routers.recreation import manifest_of
 from forge.model.configs import ROUTER_CAPABILITIES
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.traffic import TrafficTable
@@ -34,6 +39,8 @@ class RoutedObject(ABC):
     """Implements Router on one object. What it routes is a pure function of the object and the table."""
 
     name: str
+    split_at: tuple[str, ...]
+    """Path of the field that has the split: whoever else owns it changed it."""
 
     def __init__(
         self, cluster: Cluster, environment: str, kind: Kind, route: str, namespace: str, address: str
@@ -44,6 +51,9 @@ class RoutedObject(ABC):
         self._route = route
         self._namespace = namespace
         self._address = address
+        self._fence = Fence(cluster, environment)
+        self.remark = ""
+        """What people should know of the last look: who changed the split besides Forge. See Remarks."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -51,48 +61,57 @@ class RoutedObject(ABC):
         return ROUTER_CAPABILITIES[self.name]  # type: ignore[return-value]
 
     async def apply(self, table: TrafficTable, token: int) -> None:
-        """Write the split into the object. See Router."""
+        """Write the split into the object. See Router. Writes nothing when it stands there already."""
         check_table(table)
-        self._check(table)
+        check_able(table, self.name)
         backends = await find_backends(self._cluster, self._environment)
         await check_endpoints(self._cluster, backends, table)
-        await self._write(lambda item: with_table(self.routed(item, table, backends), table, token))
+        await self._fence.pass_with(token)
+        await self._made_again(backends)
+        await self._write(lambda item: self._with_split(item, table, backends, token))
 
     async def observed(self) -> TrafficTable | None:
         """Return the table in effect: as the object has it, once its controller has confirmed it. See Router.
 
-        Where somebody else changed the split, it is theirs that is told, so that it is asked for again.
+        Until then the one before is in effect. Where somebody else changed the split, it is theirs that is told, so
+        that it is asked for again.
         """
-        item = await self._read()
+        item, self.remark = await self._found(), ""
+        if item is None:
+            return await self._deleted()
         table = table_of(item)
         if table is None:
             return None
         backends = await find_backends(self._cluster, self._environment)
-        actual = self.weights(item, backends)
-        if actual != {version: weight for version, weight in table.weights.items() if weight}:
-            return TrafficTable(actual, -1)
-        return table if self.confirmed(item) else None
+        if not self.stands(item, table, backends):
+            who = next(iter(owners(item, *self.split_at)), "somebody")
+            self.remark = f"{self._kind.name} {self._route} was changed by {who}: Forge's split is written again"
+            return TrafficTable(self.weights(item, backends), -1)
+        return table if self.confirmed(item) else table_of(item, BEFORE)
 
     async def address(self) -> str:
         """Return where clients reach the environment. See Router."""
         return self._address or await self._found_address(await self._read())
 
-    async def changed_by(self) -> str:
-        """Return who changed the object besides Forge and its controllers last; empty for nobody."""
-        return next(iter(editors(await self._read())), "")
-
     async def hand_back(self, token: int) -> None:
-        """Make the object what it was before Forge routed it."""
-        del token
-        await self._write(lambda item: without_notes(self.restored(item), ORIGINAL, TRAFFIC))
+        """Make the object what it was before Forge routed it. See Restorable. Raises StaleLease for an old token."""
+        item = await self._found()
+        if item is None or not (annotation(item, ORIGINAL) or annotation(item, TRAFFIC)):
+            return
+        backends = await find_backends(self._cluster, self._environment)
+        await self._write(lambda item: without_marks(self.restored(marked(item, token), backends)))
 
     @abstractmethod
     def routed(self, item: Object, table: TrafficTable, backends: Backends) -> Object:
         """Return the object with the table's split; everything that is not about the environment stays. Pure."""
 
     @abstractmethod
-    def restored(self, item: Object) -> Object:
-        """Return the object as it was before the first `routed`. Pure."""
+    def restored(self, item: Object, backends: Backends) -> Object:
+        """Return the object as it would be had Forge never routed it. Pure."""
+
+    @abstractmethod
+    def stands(self, item: Object, table: TrafficTable, backends: Backends) -> bool:
+        """Whether the object has the table's split, as Forge would write it. Pure."""
 
     @abstractmethod
     def weights(self, item: Object, backends: Backends) -> dict[str, int]:
@@ -102,32 +121,70 @@ class RoutedObject(ABC):
     def confirmed(self, item: Object) -> bool:
         """Whether its controller has this very object in effect."""
 
-    def _check(self, table: TrafficTable) -> None:
-        """Raise UsageError for a table that this router cannot do; most can do every one."""
-        del table
+    def begun(self, item: Object) -> Object:
+        """Return an object whose split was changed just now, with what its confirmation needs."""
+        return item
 
     async def _found_address(self, item: Object) -> str:
         del item
         return ""
 
-    async def _read(self) -> Object:
+    def _with_split(
+        self, item: Object, table: TrafficTable, backends: Backends, token: int, *, moved: bool = False
+    ) -> Object | None:
+        """Return the object to write; None when it stands there. `moved`: something beside the object changes too."""
+        fresh = self.routed(item, table, backends)
+        moved = moved or fresh["spec"] != item["spec"]
+        if not moved and fresh == item and table_of(item) == table:
+            return None
+        if moved:
+            in_effect = annotation(item, TRAFFIC if self.confirmed(item) else BEFORE)
+            fresh = self.begun(with_notes(fresh, **({BEFORE: in_effect} if in_effect else {})))
+        return with_table(fresh, table, token)
+
+    async def _found(self) -> Object | None:
         item = await self._cluster.get(self._kind, self._route, self._namespace)
+        return None if item is None else {"apiVersion": self._kind.api_version, "kind": self._kind.name, **item}
+
+    async def _read(self) -> Object:
+        item = await self._found()
         if item is None:
             raise DependencyFailed(
                 f"{self._cluster.name} has no {self._kind.name} {self._route}",
                 hint="somebody deleted it, or it was never applied: put it into the manifests",
             )
-        return {"apiVersion": self._kind.api_version, "kind": self._kind.name, **item}
+        return item
 
-    async def _write(self, change: Callable[[Object], Object]) -> Object:
+    async def _deleted(self) -> TrafficTable:
+        """Return the split without the object: none, to be asked for again. Raises when it is not Forge's to make."""
+        backends = await find_backends(self._cluster, self._environment)
+        if await self._manifest(backends) is None:
+            await self._read()
+        self.remark = f"{self._kind.name} {self._route} was deleted by somebody: Forge makes it again"
+        return TrafficTable({}, -1)
+
+    async def _made_again(self, backends: Backends) -> None:
+        if await self._found() is None and (manifest := await self._manifest(backends)) is not None:
+            await self._cluster.apply(manifest, force=False)
+
+    async def _manifest(self, backends: Backends) -> Object | None:
+        return await manifest_of(
+            self._cluster, self._environment, backends.services, self._kind, self._route, self._namespace
+        )
+
+    async def _write(self, change: Callable[[Object], Object | None]) -> None:
         """Write a changed object; when somebody wrote in between, change theirs."""
         for attempt in range(1, ATTEMPTS + 1):
+            wanted = change(await self._read())
+            if wanted is None:
+                return
             try:
-                return await self._cluster.replace(change(await self._read()))
+                await self._cluster.replace(wanted, strict=True)
             except Conflict:
                 if attempt == ATTEMPTS:
                     raise
-        raise AssertionError("unreachable")
+            else:
+                return
 
 
 def shares(weighted: dict[str, int]) -> dict[str, int]:

@@ -11,18 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge.adapters.kubernetes.connection import Cluster
-from forge.adapters.routers.backends import Backends, without_notes
+from forge.adapters.routers.backends import Backends, with_table, without_marks
 from forge.adapters.routers.gateway_api import GatewayApiRouter
 from forge.adapters.routers.ingress_nginx import (
     IngressNginxRouter,
     canary_ingress,
     main_version,
-    restored,
     stable_and_arm,
     weights_of,
 )
 from forge.adapters.routers.istio import IstioRouter
-from forge.adapters.routers.propagation import WRITTEN_AT, Propagation
+from forge.adapters.routers.propagation import Propagation
 from forge.adapters.routers.routed import RoutedObject, shares
 from forge.model.configs import (
     GatewayApiRouterConfig,
@@ -119,7 +118,12 @@ CASES = pytest.mark.parametrize(
 
 def freed(router: RoutedObject, item: dict[str, Any]) -> dict[str, Any]:
     """What `hand_back` would leave."""
-    return without_notes(router.restored(item), ORIGINAL, WRITTEN_AT)
+    return without_marks(router.restored(item, BACKENDS))
+
+
+def written(router: RoutedObject, item: dict[str, Any], table: TrafficTable, token: int = 1) -> dict[str, Any]:
+    """What the cluster has after `apply`."""
+    return with_table(router.routed(item, table, BACKENDS), table, token)
 
 
 class TestEveryRoute:
@@ -155,7 +159,7 @@ class TestEveryRoute:
 
     @CASES
     def test_a_manifest_that_was_applied_again_is_split_as_it_is_now(self, router, item) -> None:
-        split = router.routed(item, TrafficTable({"1.0": 9000, "1.1": 1000}, 1), BACKENDS)
+        split = written(router, item, TrafficTable({"1.0": 9000, "1.1": 1000}, 1))
         again = copy.deepcopy(split)
         key = "rules" if "rules" in item["spec"] else "http"
         again["spec"][key] = [{**copy.deepcopy(item["spec"][key][1]), "name": "new"}]  # the user's new rules
@@ -203,7 +207,7 @@ class TestEveryRoute:
 class TestGatewayApi:
     def test_a_header_goes_to_its_version_before_the_split(self) -> None:
         routes = (Route("1.1", header="x-preview", value="yes"),)
-        fresh = gateway_router().routed(http_route(), TrafficTable({"1.0": 10_000}, 1, routes), BACKENDS)
+        fresh = written(gateway_router(), http_route(), TrafficTable({"1.0": 10_000}, 1, routes))
         preview, split = fresh["spec"]["rules"][1:]
         assert preview["matches"] == [
             {
@@ -257,12 +261,8 @@ class TestIstio:
         header, cookie, split = fresh["spec"]["http"][1:]
         assert header["match"] == [{"headers": {"x-preview": {"exact": "yes"}}}]
         assert cookie["match"] == [{"headers": {"cookie": {"regex": "^(.*;[ ]*)?beta=a\\.b([ ]*;.*)?$"}}}]
-        assert split["mirrors"] == [
-            {
-                "destination": {"host": "shop-1-2.shop.svc.cluster.local", "port": {"number": 80}},
-                "percentage": {"value": 5.0},
-            }
-        ]
+        assert split["mirror"] == {"host": "shop-1-2.shop.svc.cluster.local", "port": {"number": 80}}
+        assert split["mirrorPercentage"] == {"value": 5.0}
         assert len({each["name"] for each in fresh["spec"]["http"]}) == 4
 
     def test_only_the_routes_that_were_named(self) -> None:
@@ -285,21 +285,24 @@ class TestIstio:
 class TestIngressNginx:
     router = IngressNginxRouter(CLUSTER, "production", IngressNginxRouterConfig(ingress="shop"), clock=lambda: 1.0)
 
-    @given(tables(most=2))
-    def test_both_ingresses_make_the_split(self, table) -> None:
-        stable, arm = stable_and_arm(table, "")
-        main = self.router.routed(ingress(), stable, BACKENDS)
-        canary = canary_ingress(main, "c", table, arm, BACKENDS, "production") if arm else None
+    @given(tables(most=2), tables(most=2))
+    def test_both_ingresses_make_the_split_whatever_was_before(self, first, table) -> None:
+        main = written(self.router, written(self.router, ingress(), first), table)
+        _, arm = stable_and_arm(table, main_version(main, BACKENDS))
+        canary = canary_ingress(main, "c", table, BACKENDS, "production") if arm else None
         assert weights_of(main, canary, BACKENDS) == positive(table)
-        assert without_notes(restored(main), ORIGINAL, WRITTEN_AT) == ingress()
+        assert self.router.stands(main, table, BACKENDS)
+        assert freed(self.router, main) == ingress()
         if canary:
             assert "tls" not in canary["spec"]
-            assert canary["spec"]["rules"][0]["http"]["paths"][0] == ingress()["spec"]["rules"][0]["http"]["paths"][0]
+            (rule,) = canary["spec"]["rules"]
+            assert [path["path"] for path in rule["http"]["paths"]] == ["/"]  # /static is another Service's
 
     def test_the_main_one_stays_where_it_is_while_it_has_any_traffic(self) -> None:
         assert stable_and_arm(TrafficTable({"1.0": 100, "1.1": 9900}, 1), "1.0") == ("1.0", "1.1")
         assert stable_and_arm(TrafficTable({"1.0": 0, "1.1": 10_000}, 1), "1.0") == ("1.1", "")
-        assert main_version(self.router.routed(ingress(), "1.1", BACKENDS), BACKENDS) == "1.1"
+        table = TrafficTable({"1.1": 10_000}, 1)
+        assert main_version(self.router.routed(ingress(), table, BACKENDS), BACKENDS) == "1.1"
 
     def test_a_third_version_is_refused_with_the_reason(self) -> None:
         with pytest.raises(UsageError, match="between two versions, and there are 3") as raised:
@@ -310,7 +313,7 @@ class TestIngressNginx:
         routes = (Route("1.1", header="x-preview", value="yes"), Route("1.1", cookie="beta", value="always"))
         table = TrafficTable({"1.0": 10_000}, 1, routes)
         assert stable_and_arm(table, "1.0") == ("1.0", "1.1")
-        notes = canary_ingress(ingress(), "c", table, "1.1", BACKENDS, "production")["metadata"]["annotations"]
+        notes = canary_ingress(ingress(), "c", table, BACKENDS, "production")["metadata"]["annotations"]
         prefix = "nginx.ingress.kubernetes.io/canary"
         assert notes == {
             prefix: "true", f"{prefix}-weight": "0", f"{prefix}-weight-total": "10000", f"{prefix}-by-header": "x-preview",
@@ -318,7 +321,7 @@ class TestIngressNginx:
         }  # fmt: skip
         wrong = TrafficTable({"1.0": 10_000}, 1, (Route("1.1", cookie="beta", value="yes"),))
         with pytest.raises(UsageError, match="only where its value is `always`"):
-            canary_ingress(ingress(), "c", wrong, "1.1", BACKENDS, "production")
+            canary_ingress(ingress(), "c", wrong, BACKENDS, "production")
 
 
 @given(st.dictionaries(st.sampled_from(VERSIONS), st.integers(0, 1000)))

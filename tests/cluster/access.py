@@ -76,6 +76,13 @@ class Kubectl:
         """Return what it prints as JSON."""
         return json.loads(self.ok(*words, "-o", "json"))
 
+    def rolled_out(self, what: str, patience: int = 60) -> None:
+        """Wait until a rollout is complete; fails with what the namespace's pods and events tell unless it is."""
+        done = self("rollout", "status", what, f"--timeout={patience}s", timeout=patience + 20)
+        if done.returncode:
+            told = self("get", "pods,events", "-o", "wide").stdout
+            raise AssertionError(f"{what} is not rolled out after {patience} s: {done.stderr}\n{told}")
+
     def apply(self, *objects: object) -> str:
         """Apply objects as a user does (client side)."""
         return self.ok("apply", "-f", "-", stdin=list(objects))

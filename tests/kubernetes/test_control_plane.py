@@ -71,7 +71,7 @@ def test_a_deployment_gets_ready_and_its_service_knows_the_pods(kubectl):
         "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
     kubectl.apply(deployment(), service)
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
     assert kubectl.json("get", "deployment", "shop")["status"]["readyReplicas"] == 4
 
     def ready_endpoints():
@@ -84,15 +84,15 @@ def test_a_deployment_gets_ready_and_its_service_knows_the_pods(kubectl):
 
 def test_pods_write_logs_that_kubectl_reads(kubectl):
     kubectl.apply(deployment(replicas=1, version="v7"))
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
     assert "serving v7" in kubectl.ok("logs", "deployment/shop")
 
 
 def test_kubectl_rolls_a_change_out_and_undoes_it(kubectl):
     kubectl.apply(deployment(replicas=2, version="v1"))
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
     kubectl.apply(deployment(replicas=2, version="v2"))
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
 
     def images():
         pods = kubectl.json("get", "pods", "-l", "app=shop")["items"]
@@ -100,7 +100,7 @@ def test_kubectl_rolls_a_change_out_and_undoes_it(kubectl):
 
     until(lambda: images() == {"registry.test/shop:v2"}, "the second version alone", 20)
     kubectl.ok("rollout", "undo", "deployment/shop")
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
     until(lambda: images() == {"registry.test/shop:v1"}, "the first version alone", 20)
 
 
@@ -225,7 +225,7 @@ def test_a_kind_that_the_cluster_does_not_know_is_told_so(kubectl):
 
 def test_a_paused_deployment_takes_no_change_until_it_goes_on(kubectl):
     kubectl.apply(deployment(replicas=1, version="v1"))
-    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+    kubectl.rolled_out("deployment/shop")
     kubectl.ok("rollout", "pause", "deployment/shop")
     kubectl.ok("set", "image", "deployment/shop", "shop=registry.test/shop:v2")
     until(lambda: kubectl.json("get", "deployment", "shop")["status"]["observedGeneration"] >= 3, "the controller", 20)
@@ -266,4 +266,4 @@ def test_an_apiserver_that_comes_back_keeps_what_was_but_not_its_history(own_clu
 
         kubectl = own_cluster.kubectl(name)
         kubectl.apply(deployment(replicas=1))
-        kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s")
+        kubectl.rolled_out("deployment/shop", patience=45)

@@ -212,6 +212,18 @@ async def test_a_worker_that_leaves_does_not_stop_the_pod_and_the_next_follows_i
     assert await bench.nothing_is_left()
 
 
+async def test_a_step_that_must_not_run_twice_is_lost_and_its_pod_ended(bench: Bench) -> None:
+    job = bench.job("build", run("echo begun; sleep 300", on_crash="report"))
+    async with bench.engine() as engine:
+        run_id = await engine.start_run(Plan("test", (job,), Source("")), actor="ana")
+        await work_until(engine, lambda: "begun" in bench.log(run_id, "build"))
+    async with bench.engine() as engine:
+        state = await finish(engine, run_id)
+    assert state.jobs["build"].steps["1"].status == "error"
+    assert "its worker ended while it was under way" in state.jobs["build"].message
+    assert await bench.nothing_is_left()
+
+
 def started_worker(project: Project) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WORKER, str(project.root)], env=dict(os.environ))
 

@@ -110,6 +110,31 @@ def down(
     session.run(work)
 
 
+@app.command("hand-back")
+def hand_back(
+    context: typer.Context,
+    environment: EnvironmentName,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Give an environment on a cluster back: the stable version runs under the manifests' own names, without a gap,
+    traffic goes to the Service itself again, and nothing of Forge's is left."""
+    session = session_of(context)
+
+    async def work(engine: Engine) -> int:
+        from forge.cli.gates import question
+        from forge.cli.power import give_back
+
+        await check_known(engine, environment)
+        if not yes and session.terminal.interactive:
+            typed = await question(f"this ends Forge's work in {environment}; type its name to go on: ")
+            if typed != environment:
+                tell("nothing was changed")
+                return ExitCode.REJECTED
+        return await give_back(engine, session, environment)
+
+    session.run(work)
+
+
 @app.command("logs")
 def logs(
     context: typer.Context,

@@ -132,12 +132,44 @@ async def abort_all(engine: Engine, session: Session, environment: str) -> None:
         raise DependencyFailed(words, hint=f"`forge release get {environment}` shows what it waits for")
 
 
+async def give_back(engine: Engine, session: Session, environment: str) -> int:
+    """Give an environment on a cluster back to whoever deploys next. Raises UsageError where that means nothing."""
+    from forge.cli.render.progress import progress_for
+    from forge.cli.subjects import Accepted
+    from forge.cli.watching import Foreground
+    from forge.engine.clusters import hand_back
+
+    machine = await engine.store.machines.find("environment", environment)
+    state = await environment_state(engine, machine) if machine is not None else None
+    if machine is None or state is None or not state.stable:
+        raise UsageError(f"nothing of {environment} is Forge's", hint="a release makes it so")
+    if state.plan.target != "kubernetes":
+        hint = f"`forge env down {environment}` ends what runs there"
+        raise UsageError(
+            f"{environment} is on the target `{state.plan.target}`: nobody else can take it over", hint=hint
+        )
+    check_at_rest(environment, await under_way(engine, environment))
+    # On record first: from here on no worker touches it, and a second attempt goes on where this one was cut off.
+    await engine.store.inbox.send(machine, "down", actor(), {})
+    watching = Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal))
+    await watching.carry_on()
+    for line in await hand_back(engine.project, state):
+        tell(line)
+    await engine.store.inbox.send(machine, "handed_back", actor(), {})
+    await Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal)).carry_on()
+    tell(f"{environment}: handed back; the next release adopts what runs there")
+    return ExitCode.SUCCEEDED
+
+
 async def take_down(engine: Engine, session: Session, environment: str) -> int:
     """End everything that runs in an environment. Raises UsageError while a release is under way in it."""
     from forge.adapters.targets.local.environment import shutdown
 
     machine = await engine.store.machines.find("environment", environment)
     if machine is not None:
+        if (await environment_state(engine, machine)).plan.target == "kubernetes":
+            hint = f"`forge env hand-back {environment}` gives it back to whoever deploys next; `kubectl` ends it"
+            raise UsageError(f"{environment} is on a cluster, which keeps it running", hint=hint)
         from forge.cli.render.progress import progress_for
         from forge.cli.subjects import Accepted
         from forge.cli.watching import Foreground

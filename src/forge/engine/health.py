@@ -17,6 +17,7 @@ import msgspec
 from forge import __version__
 from forge.engine.project import Project
 from forge.model.units import format_size
+from forge.store.contract import Store
 
 Grade = Literal["ok", "warn", "fail"]
 LOW_DISK = 1_000_000_000
@@ -138,6 +139,10 @@ async def check_database(project: Project) -> AsyncIterator[Finding]:
         stranded = [
             record.id for record in await store.machines.newest("run", statuses=("queued", "running"), limit=100)
         ]
+        async for finding in check_clusters(store):
+            yield finding
+        async for finding in check_left_steps(store, project):
+            yield finding
         if stranded:
             yield Finding(
                 "runs", "warn", f"unfinished: {', '.join(stranded)}", "if nothing works on them: `forge resume`"
@@ -146,6 +151,41 @@ async def check_database(project: Project) -> AsyncIterator[Finding]:
         yield Finding("database", "fail", f"{shown}: {_words(error)}", "`forge doctor --debug` shows more")
     finally:
         await store.close()
+
+
+async def check_clusters(store: Store) -> AsyncIterator[Finding]:
+    """What is labelled as Forge's in a cluster should belong to an environment of this database."""
+    if not await store.machines.newest("environment", limit=1):
+        return
+    from forge.engine.clusters import left_behind
+
+    try:
+        found = await asyncio.wait_for(left_behind(store), PATIENCE)
+    except Exception as error:
+        yield Finding("clusters", "warn", _words(error), "environments on a cluster cannot be looked at")
+        return
+    for each in found:
+        hint = "`forge doctor --remove-orphans` removes it, if no other database's environment needs it"
+        yield Finding("clusters", "warn", f"{each.title}: {each.orphan.why}", hint)
+
+
+async def check_left_steps(store: Store, project: Project) -> AsyncIterator[Finding]:
+    """A pod of a step should not go on when its run is over."""
+    runs = await store.machines.newest("run", limit=1)
+    if not runs:
+        return
+    from forge.engine.left_steps import left_steps
+
+    try:
+        found = await asyncio.wait_for(left_steps(store, str(project.root)), PATIENCE)
+    except Exception as error:
+        yield Finding("pods", "warn", _words(error), "pods of earlier runs cannot be looked at")
+        return
+    for each in found:
+        job = each.orphan
+        where = f"--namespace {job.namespace} " if job.namespace else ""
+        message = f"Job {job.name} of {job.run} goes on in {each.cluster}, though its run is over"
+        yield Finding("pods", "warn", message, f"`kubectl {where}delete job {job.name}` ends it")
 
 
 def without_password(url: str) -> str:

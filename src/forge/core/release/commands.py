@@ -326,6 +326,21 @@ def _down(tick: Tick, command: Command) -> None:
     )
 
 
+def _handed_back(tick: Tick, command: Command) -> None:
+    """Forget what runs: somebody else has it now. What was released stays on record, to be looked at."""
+    if not tick.state.down:
+        _refuse(tick, command, f"{tick.state.name} is up; it is taken down first")
+        return
+    tick.change(
+        down=False, stable="", previous=(), versions={}, traffic=None, observed=None, history=(), signals_state={},
+        data_missing_since=None, traffic_problem="", contracts=(),
+    )  # fmt: skip
+    tick.say(
+        "environment_handed_back", f"{tick.state.name} was handed back by {command.actor or 'somebody'}",
+        actor=command.actor,
+    )  # fmt: skip
+
+
 def _give_way(tick: Tick, release: ReleaseState, command: Command) -> None:
     """End a release whose version is the one to go back to: taking its weight away and giving it back helps nobody."""
     reason = _because(command, f"rolled back to {release.version} at once")
@@ -372,4 +387,5 @@ COMMANDS: dict[str, Callable[[Tick, Command], None]] = {
     "end_contract": _end_contract,
     "look": _look,
     "down": _down,
+    "handed_back": _handed_back,
 }

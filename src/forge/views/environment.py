@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, VersionState
+from forge.model.migrations import Contract
 from forge.model.traffic import Observation, ReplicaCount, Route, Sample
 from forge.views.harm import EnvironmentHarmView, environment_harm_view
 from forge.views.release import ReleaseView, release_view
@@ -65,6 +66,8 @@ class EnvironmentView(msgspec.Struct, frozen=True):
     next: tuple[str, ...] = ()
     harm: EnvironmentHarmView | None = None
     """What the releases of the last 30 days cost together; None: nothing, none had traffic."""
+    contracts: tuple[str, ...] = ()
+    """Contract migrations that ran, newest first: which versions cannot run any more."""
 
     @property
     def current(self) -> ReleaseView | None:
@@ -103,7 +106,15 @@ def environment_view(
         data_missing_since=state.data_missing_since,
         next=releases[0].next if releases else (),
         harm=environment_harm_view(state, now),
+        contracts=tuple(describe_contract(contract) for contract in reversed(state.contracts)),
     )
+
+
+def describe_contract(contract: Contract) -> str:
+    """Return a contract migration in words: `1.4 (drop price of run-7)`."""
+    by = f" of {contract.run}" if contract.run else ""
+    state = ", failed" if contract.failed else "" if contract.finished_at is not None else ", under way"
+    return f"{contract.since} ({contract.step}{by}{state})"
 
 
 def describe_route(route: Route) -> str:

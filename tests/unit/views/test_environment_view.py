@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState, ReleaseStatus, Verdict, VersionState
+from forge.model.migrations import Contract
 from forge.model.plan import EnvironmentPlan
 from forge.model.strategy import Strategy, StrategyStep
 from forge.model.traffic import Observation, ReplicaCount, Route, Sample, TrafficTable, Version
@@ -54,6 +55,16 @@ def test_the_release_under_way_is_looked_at_first_and_tells_everything():
     assert (current.verdict.kind, current.waits_for, current.earliest) == ("hold", "10m pause", 700.0)
     assert [release.id for release in view.under_way] == ["production-2"]
     assert "forge release abort production" in view.next
+
+
+def test_contract_migrations_tell_which_versions_run_newest_first():
+    done = Contract("k1", "drop price", "1.2", 0.0, 1.0, "run-7", finished_at=2.0)
+    failed = Contract("k2", "drop stock", "1.3", 0.0, 1.0, "run-9", finished_at=2.0, failed="exit code 1")
+    begun = Contract("k3", "drop all", "1.4", 0.0, 1.0)
+    assert environment_view(environment(contracts=(done, failed, begun)), 100.0).contracts == (
+        "1.4 (drop all, under way)", "1.3 (drop stock of run-9, failed)", "1.2 (drop price of run-7)",
+    )  # fmt: skip
+    assert environment_view(environment(), 100.0).contracts == ()
 
 
 def test_a_router_that_has_not_answered_is_unknown_and_not_zero():

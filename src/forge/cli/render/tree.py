@@ -147,6 +147,7 @@ def environment_tree(view: EnvironmentView, paint: Paint) -> list[str]:
             ("Stable", view.stable or "none yet"),
             *(_release_header(release, paint) if release else []),
             ("30 days", environment_harm_words(view.harm) if view.harm and view.harm.releases > 1 else ""),
+            ("Runs from", view.contracts[0] if view.contracts else ""),
             ("Problem", paint.yellow(view.problem)),
         ]
     )

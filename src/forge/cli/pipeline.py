@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from forge.cli.options import Output, Parameters, PipelineFile, pairs, pick
 from forge.cli.session import leave, say, session_of, tell
 from forge.model.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from forge.cli.render.paint import Paint
+    from forge.engine.differences import StepDifferences
+    from forge.model.plan import Plan
 
 GRAPH_FORMATS = ["text", "mermaid", "svg"]
 SCHEMAS = ["pipeline", "environments", "templates"]
@@ -48,8 +53,11 @@ def plan(
     context: typer.Context,
     parameters: Parameters = [],  # noqa: B006
     output: Output = "table",
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no cluster what a release would change.")] = False,
 ) -> None:
-    """Show what a run would do: in which order, at which gates, with which releases."""
+    """Show what a run would do: in which order, at which gates, with which releases, and what these would change."""
+    import msgspec
+
     from forge.cli.render.tables import check_output, document
     from forge.cli.render.tree import plan_tree
     from forge.engine.planning import load
@@ -57,13 +65,34 @@ def plan(
 
     check_output(output)
     session = session_of(context)
-    view = plan_view(load(session.project, pairs(parameters, "-p")))
+    made = load(session.project, pairs(parameters, "-p"))
+    view = plan_view(made)
+    found = [] if offline or output == "name" else _differences(made, session.project.root)
     if output in {"json", "yaml"}:
-        say(document(view, output))
+        say(document({**msgspec.to_builtins(view), "changes": found} if found else view, output))
     elif output == "name":
         say("\n".join(job.name for job in view.jobs))
     else:
-        say("\n".join(plan_tree(view, session.out)))
+        say("\n".join([*plan_tree(view, session.out), *_difference_lines(found, session.out)]))
+
+
+def _differences(plan: Plan, root: Path) -> list[StepDifferences]:
+    """Ask the clusters that the plan deploys to what it would change there."""
+    if not any(environment.target == "kubernetes" for environment in plan.environments):
+        return []
+    import asyncio
+
+    from forge.engine.differences import differences
+
+    return asyncio.run(differences(plan, root))
+
+
+def _difference_lines(found: list[StepDifferences], paint: Paint) -> list[str]:
+    if not found:
+        return []
+    from forge.cli.render.differences import difference_lines
+
+    return difference_lines(found, paint)
 
 
 def graph(

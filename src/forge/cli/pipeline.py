@@ -55,7 +55,10 @@ def plan(
     output: Output = "table",
     offline: Annotated[bool, typer.Option("--offline", help="Ask no cluster what a release would change.")] = False,
 ) -> None:
-    """Show what a run would do: in which order, at which gates, with which releases, and what these would change."""
+    """Show what a run would do: in which order, at which gates, with which releases.
+
+    Of releases to a Kubernetes cluster it also tells, field by field, what they would change there; nothing is written.
+    """
     import msgspec
 
     from forge.cli.render.tables import check_output, document

@@ -19,7 +19,7 @@ from cluster import access
 from cluster.access import Kubectl, Refused, until
 from cluster.admission import AdmissionWebhook, Verdict
 from cluster.plane import ControlPlane, obtain
-from cluster.sharing import Cluster, NoCluster, shared_cluster
+from cluster.sharing import Cluster, NoCluster, own_folder, shared_cluster
 
 OUTSIDE = "FORGE_TEST_KUBECONFIG"
 """Names the kubeconfig of a throw-away cluster, left running by `make cluster`, to use instead of starting one."""
@@ -90,17 +90,16 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def own_cluster(tmp_path: Path) -> Iterator[ControlPlane]:
     """A cluster for this test alone, whose parts it may stop and start. Its logs stay in the test's folder."""
-    folder = Path(tempfile.mkdtemp(prefix="forge-own-cluster-"))
-    plane = ControlPlane(folder, programs())
-    try:
-        plane.start()
-        plane.start_attendants()
-        yield plane
-    finally:
-        plane.stop()
-        if plane.logs.exists():
-            shutil.copytree(plane.logs, tmp_path / "cluster-logs")
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_folder() as folder:
+        plane = ControlPlane(folder, programs())
+        try:
+            plane.start()
+            plane.start_attendants()
+            yield plane
+        finally:
+            plane.stop()
+            if plane.logs.exists():
+                shutil.copytree(plane.logs, tmp_path / "cluster-logs")
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ PATIENCE = 100.0
 """Seconds until a cluster that was started can run pods."""
 END = 30.0
 """Seconds in which a cluster that nobody uses is gone."""
+SERVER = "server.json"
+"""In a cluster's folder: the process that answers for it, and when that began."""
 KEPT_LOGS = 3
 """How many ended clusters' logs stay."""
 
@@ -85,24 +87,46 @@ def locked(base: Path) -> Iterator[None]:
 
 
 def running(base: Path) -> Path | None:
-    """Return the folder of the cluster that runs; what killed ones left behind is cleaned up on the way."""
-    found = None
-    for folder in sorted(base.glob("cluster-*")):
-        if not (folder / "server.json").exists():
-            continue
-        if alive(folder) and (folder / "ready.json").exists():
-            found = folder
-        elif not alive(folder):
+    """Return the folder of the cluster that runs, if one does."""
+    clean_up(base)
+    found = [one for one in sorted(base.glob("cluster-*")) if alive(one) and (one / "ready.json").exists()]
+    return found[-1] if found else None
+
+
+def clean_up(base: Path) -> None:
+    """End what killed programs left running. Call it under the lock."""
+    for folder in [*base.glob("cluster-*"), *base.glob("own-*")]:
+        if (folder / SERVER).exists() and not alive(folder):
             left = clean_up_after(folder)
             if left:
                 sys.stderr.write(f"forge: ended what a killed cluster left running: {', '.join(left)}\n")
-    return found
+
+
+@contextlib.contextmanager
+def own_folder(base: Path | None = None) -> Iterator[Path]:
+    """Return a folder for a control plane that this process runs itself: should it be killed, the next one to
+    start a cluster cleans up."""
+    base = base or base_folder()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(base):
+        clean_up(base)
+        folder = Path(tempfile.mkdtemp(prefix="own-", dir=base))
+        note_server(folder, os.getpid())
+    try:
+        yield folder
+    finally:
+        clean_up_after(folder)
+
+
+def note_server(folder: Path, pid: int) -> None:
+    """Write down which process answers for the cluster in `folder`."""
+    (folder / SERVER).write_text(json.dumps((pid, start_time(pid))))
 
 
 def alive(folder: Path) -> bool:
     """Whether the program that serves the cluster in `folder` runs."""
     try:
-        pid, began = json.loads((folder / "server.json").read_text())
+        pid, began = json.loads((folder / SERVER).read_text())
     except (OSError, ValueError):
         return False
     return began is not None and start_time(pid) == began
@@ -121,7 +145,7 @@ def begin(base: Path) -> Path:
         server = subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    (folder / "server.json").write_text(json.dumps((server.pid, start_time(server.pid))))
+    note_server(folder, server.pid)
     deadline = time.monotonic() + PATIENCE
     while not (folder / "ready.json").exists():
         if server.poll() is not None or time.monotonic() > deadline:

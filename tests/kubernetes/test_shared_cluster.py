@@ -143,6 +143,37 @@ def test_a_number_that_belongs_to_somebody_else_by_now_is_not_killed(tmp_path):
         bystander.wait()
 
 
+def test_what_a_killed_process_ran_for_itself_is_ended_by_the_next_one(tmp_path, capsys):
+    words = """
+import os, subprocess, sys, time
+from pathlib import Path
+from cluster.plane import note_processes
+from cluster.sharing import own_folder
+with own_folder(Path(sys.argv[1])) as folder:
+    part = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+    note_processes(folder, {"etcd": part.pid})
+    print(part.pid, folder, flush=True)
+    time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    owner = subprocess.Popen(
+        [sys.executable, "-c", words, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout
+    pid, folder = owner.stdout.readline().split()
+    with sharing.locked(tmp_path):
+        sharing.clean_up(tmp_path)
+    assert psutil.Process(int(pid)).is_running()
+    owner.kill()
+    owner.communicate(timeout=10)
+    with sharing.own_folder(tmp_path) as mine:
+        assert mine.exists()
+        assert start_time(int(pid)) is None
+        assert not Path(folder).exists()
+    assert "left running: etcd" in capsys.readouterr().err
+    assert not mine.exists()
+
+
 def test_what_a_part_started_is_killed_with_it(tmp_path):
     parent = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
     assert parent.stdout

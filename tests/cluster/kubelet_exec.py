@@ -66,17 +66,26 @@ def inside(container: Container, words: list[str]) -> list[str]:
 
 
 async def _take(
-    socket: WSConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: asyncio.subprocess.Process
+    socket: WSConnection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    process: asyncio.subprocess.Process,
 ) -> None:
     """Pass standard input on; end the command when whoever asked is gone."""
     assert process.stdin
+    message = b""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while data := await reader.read(SLICE):
             socket.receive_data(data)
             for event in socket.events():
-                if isinstance(event, BytesMessage) and event.data[:1] == bytes((STDIN,)):
-                    process.stdin.write(event.data[1:])
-                    await process.stdin.drain()
+                if isinstance(event, BytesMessage):
+                    message += event.data  # a long message comes in parts, and only the first has the channel
+                    if not event.message_finished:
+                        continue
+                    if message[:1] == bytes((STDIN,)):
+                        process.stdin.write(message[1:])
+                        await process.stdin.drain()
+                    message = b""
                 elif isinstance(event, Ping):
                     writer.write(socket.send(event.response()))
                 elif isinstance(event, CloseConnection):
@@ -85,9 +94,7 @@ async def _take(
         process.kill()
 
 
-async def _give(
-    socket: WSConnection, writer: asyncio.StreamWriter, channel: int, source: asyncio.StreamReader
-) -> None:
+async def _give(socket: WSConnection, writer: asyncio.StreamWriter, channel: int, source: asyncio.StreamReader) -> None:
     while data := await source.read(SLICE):
         _send(socket, writer, channel, data)
         await writer.drain()
@@ -103,4 +110,10 @@ def _status(code: int) -> dict[str, object]:
     code = code if code > 0 else 128 - code
     causes = [{"reason": "ExitCode", "message": str(code)}]
     words = f"command terminated with non-zero exit code: exit status {code}"
-    return {"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": words, "details": {"causes": causes}}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "reason": "NonZeroExitCode",
+        "message": words,
+        "details": {"causes": causes},
+    }

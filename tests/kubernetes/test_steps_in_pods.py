@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cluster.fixtures import fresh_namespace
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.kinds import JOB, POD, SECRET
 from forge.adapters.runners.base import Finished, StepFiles
@@ -307,3 +309,36 @@ async def test_with_less_the_error_names_what_is_missing(
         await bench.run(bench.runner(carried=without != "pods/log"), "sleep 1", Kept())
     await bench.cluster.close()
     assert "permissions" in str(raised.value.hint)
+
+
+async def test_an_apiserver_that_restarts_costs_no_line_and_no_command(own_cluster: Any, tmp_path: Path) -> None:
+    with fresh_namespace(own_cluster, "restarts") as namespace:
+        access = KubernetesAccess(kubeconfig=str(own_cluster.kubeconfig), namespace=namespace)
+        opened = Cluster(access)
+        bench, output = Bench(opened, access, tmp_path), Kept()
+        script = 'i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo a=b >> "$OUT"'
+        task = asyncio.create_task(bench.run(bench.runner(carried=True), script, output))
+        await until(lambda: len(output.lines) >= 10)
+        await asyncio.to_thread(own_cluster.stop_apiserver, "kill")
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(own_cluster.start_apiserver)
+        finished = await task
+        assert finished.exit_code == 0
+        assert output.lines == [f"line {number}" for number in range(1, 101)]
+        assert bench.outputs.read_text() == "a=b\n"
+        assert await bench.nothing_is_left()
+        await opened.close()
+
+
+async def test_a_large_workspace_and_a_large_log_are_carried_whole(bench: Bench) -> None:
+    content = os.urandom(20_000_000)
+    (bench.workspace / "large").write_bytes(content)
+    for number in range(200):
+        (bench.workspace / f"small-{number}").write_text(str(number))
+    output = Kept()
+    script = "cat large large > twice; rm small-7; seq 1 50000"
+    finished = await bench.run(bench.runner(carried=True), script, output)
+    assert finished.exit_code == 0
+    assert (bench.workspace / "twice").read_bytes() == content * 2
+    assert len(list(bench.workspace.iterdir())) == 201
+    assert output.lines == [str(number) for number in range(1, 50_001)]

@@ -121,10 +121,10 @@ def check_able(table: TrafficTable, router: str) -> None:
         "cookie_routes": any(route.cookie for route in table.routes),
         "mirror": any(route.mirror for route in table.routes),
     }
-    lacking = [_WORDS[name] for name, wanted in asked.items() if wanted and name not in able]
-    if lacking:
-        others = [name for name in sorted(ROUTERS_OF["kubernetes"]) if set(asked) - able <= ROUTER_CAPABILITIES[name]]
-        hint = f"{' and '.join(others)} can" if others else None
+    needed = {name for name, wanted in asked.items() if wanted}
+    if lacking := [_WORDS[name] for name in asked if name in needed - able]:
+        others = [name for name in sorted(ROUTERS_OF["kubernetes"]) if needed <= ROUTER_CAPABILITIES[name]]
+        hint = f"{' and '.join(others)} can" if others else "no router of a cluster can"
         raise UsageError(f"the router `{router}` cannot {' or '.join(lacking)}", hint=hint)
 
 

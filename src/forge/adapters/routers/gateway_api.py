@@ -55,17 +55,16 @@ class GatewayApiRouter(RoutedObject):
         except UsageError:
             return False
 
-    def weights(self, item: Object, backends: Backends) -> dict[str, int]:
-        """Return the split of the rule that has the most versions. See RoutedObject."""
+    def splits(self, item: Object, backends: Backends) -> list[dict[str, int]]:
+        """Return the splits of rules that send to versions. See RoutedObject."""
         form = GatewayRules(item, backends)
         versions = {name: version for version, name in backends.services.items()}
-        best: dict[str, int] = {}
+        found: list[dict[str, int]] = []
         for rule in form.rules:
             references = [ref for ref in rule.get("backendRefs") or () if ref.get("name") in versions]
-            found = {versions[ref["name"]]: int(ref.get("weight", 1)) for ref in references}
-            if len(found) > len(best) and not form.is_added(rule):
-                best = found
-        return shares(best)
+            if references and not form.is_added(rule):
+                found.append(shares({versions[ref["name"]]: int(ref.get("weight", 1)) for ref in references}))
+        return found
 
     def confirmed(self, item: Object) -> bool:
         """Whether every gateway of the route accepted all of this generation and resolved its references."""

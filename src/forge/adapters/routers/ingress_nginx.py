@@ -128,9 +128,9 @@ class IngressNginxRouter(RoutedObject):
         except UsageError:
             return False
 
-    def weights(self, item: Object, backends: Backends) -> dict[str, int]:
+    def splits(self, item: Object, backends: Backends) -> list[dict[str, int]]:
         """Return the split of the main Ingress without its canary. See RoutedObject."""
-        return weights_of(item, None, backends)
+        return [each] if (each := weights_of(item, None, backends)) else []
 
     def confirmed(self, item: Object) -> bool:
         """Whether it is long enough ago that the controller has it. See RoutedObject."""

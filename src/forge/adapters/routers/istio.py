@@ -65,18 +65,18 @@ class IstioRouter(RoutedObject):
         except UsageError:
             return False
 
-    def weights(self, item: Object, backends: Backends) -> dict[str, int]:
-        """Return the split of the route that has the most versions. See RoutedObject."""
+    def splits(self, item: Object, backends: Backends) -> list[dict[str, int]]:
+        """Return the splits of routes that send to versions. See RoutedObject."""
         form = IstioRoutes(item, backends, self._only)
         versions = {name: version for version, name in backends.services.items()}
-        best: dict[str, int] = {}
+        found: list[dict[str, int]] = []
         for rule in form.rules:
             destinations = [each for each in rule.get("route") or () if _service(each) in versions]
             whole = 100 if len(rule.get("route") or ()) == 1 else 0
-            found = {versions[_service(each)]: int(each.get("weight", whole)) for each in destinations}
-            if len(found) > len(best) and not form.is_added(rule):
-                best = found
-        return shares(best)
+            if destinations and not form.is_added(rule):
+                weighted = {versions[_service(each)]: int(each.get("weight", whole)) for each in destinations}
+                found.append(shares(weighted))
+        return found
 
     def confirmed(self, item: Object) -> bool:
         """Whether it is long enough ago that every proxy has it. See RoutedObject."""

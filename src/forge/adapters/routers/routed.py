@@ -114,8 +114,8 @@ class RoutedObject(ABC):
         """Whether the object has the table's split, as Forge would write it. Pure."""
 
     @abstractmethod
-    def weights(self, item: Object, backends: Backends) -> dict[str, int]:
-        """Return the split that stands in the object, in basis points by version. Pure."""
+    def splits(self, item: Object, backends: Backends) -> list[dict[str, int]]:
+        """Return the splits that stand in the object, one a rule, in basis points by version. Pure."""
 
     @abstractmethod
     def confirmed(self, item: Object) -> bool:
@@ -124,6 +124,12 @@ class RoutedObject(ABC):
     def begun(self, item: Object) -> Object:
         """Return an object whose split was changed just now, with what its confirmation needs."""
         return item
+
+    def weights(self, item: Object, backends: Backends) -> dict[str, int]:
+        """Return the split that stands in the object: of its rules, the first that is not as it was asked for. Pure."""
+        table, found = table_of(item), self.splits(item, backends)
+        asked = {version: weight for version, weight in table.weights.items() if weight} if table else {}
+        return next((split for split in found if split != asked), asked if found else {})
 
     async def _found_address(self, item: Object) -> str:
         del item

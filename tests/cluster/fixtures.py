@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from cluster import access
-from cluster.access import Kubectl, Refused, until
+from cluster.access import Api, Kubectl, Refused, until
 from cluster.admission import AdmissionWebhook, Verdict
 from cluster.plane import ControlPlane, obtain
 from cluster.sharing import Cluster, NoCluster, own_folder, shared_cluster
@@ -162,11 +162,18 @@ def admission_webhook(cluster: Cluster, namespace: str, tmp_path: Path) -> Itera
 @pytest.fixture
 def pod_prometheus(cluster: Cluster, namespace: str) -> Iterator[str]:
     """The URL of a Prometheus that scrapes this test's pods once a second, if they are annotated."""
+    with scraping(cluster.api, namespace) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def scraping(api: Api, namespace: str) -> Iterator[str]:
+    """Run a Prometheus that scrapes the pods of a namespace and its gateway; return its URL."""
     from cluster.prometheus import NoPrometheus, PodScraper
 
     folder = Path(tempfile.mkdtemp(prefix="forge-scraper-"))
     try:
-        scraper = PodScraper(cluster.api, folder, namespace)
+        scraper = PodScraper(api, folder, namespace)
     except NoPrometheus as problem:
         unavailable(str(problem))
     with (folder / "log").open("wb") as log:

@@ -109,6 +109,11 @@ async def test_adopted_in_place_no_pod_is_touched(shop, kubectl, tmp_path) -> No
     pods, _ = await shop.cluster.objects(POD, labels=chosen)
     assert {pod["metadata"]["name"] for pod in pods} == before
     assert (await shop.observe())["1.0"].message == ""
+    kubectl.ok("set", "image", "deployment/shop", "web=shop:evil")
+    deadline = time.monotonic() + 10
+    while "somebody changed the pods of Deployment shop since" not in (await shop.observe())["1.0"].message:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_a_release_after_adoption_and_back_again(shop, kubectl, tmp_path) -> None:

@@ -183,7 +183,10 @@ async def test_what_somebody_deletes_is_made_again(shop, kubectl) -> None:
     name = name_for_version("shop", version_slug("1.0"))
     kubectl.ok("delete", "deployment", name, "--wait=false")
     kubectl.ok("delete", "service", name)
-    await until(shop, "1.0", lambda count: count.desired == 0) if "1.0" in await shop.observe() else None
+    deadline = time.monotonic() + PATIENCE
+    while (count := (await shop.observe()).get("1.0")) is not None and count.desired:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
     await shop.ensure(OLD, 1, None, 1)
     await until(shop, "1.0", lambda count: count.desired == count.ready == 1)
     assert await shop.cluster.get(SERVICE, name) is not None

@@ -27,6 +27,13 @@ def shared_watch(cluster: Cluster, kind: Kind, trim: Callable[[Object], Object] 
     return watched
 
 
+def note_written(cluster: Cluster, kind: Kind, item: Object) -> None:
+    """Let whoever watches know an object as a write returned it, before its event comes: own changes are no news."""
+    watched = _WATCHES.get((id(cluster), kind, cluster.namespace))
+    if watched is not None:
+        watched.take(item)
+
+
 async def close_shared() -> None:
     """End every shared watch and connection of this process."""
     watches, clusters = [*_WATCHES.values()], [*_CLUSTERS.values()]

@@ -34,8 +34,9 @@ from forge.adapters.kubernetes.naming import (
     label,
 )
 from forge.adapters.kubernetes.objects import Object, Parts, containers, mapping, references
+from forge.adapters.kubernetes.sharing import note_written
 from forge.adapters.targets.kubernetes.capacity import find_autoscaler
-from forge.adapters.targets.kubernetes.counting import POD_HASH, WANTED
+from forge.adapters.targets.kubernetes.counting import POD_HASH, TEMPLATE, WANTED, template_mark
 from forge.adapters.targets.kubernetes.versions import (
     adoption_marks,
     hash_of_newest,
@@ -112,7 +113,7 @@ class Adoption:
         marked(there, token)
         marks = adoption_marks(self._environment, version_id, token)
         template_hash = annotation(parts.workload, POD_HASH)
-        marks["annotations"] |= {WANTED: str(replicas), POD_HASH: template_hash}
+        marks["annotations"] |= {WANTED: str(replicas), POD_HASH: template_hash, TEMPLATE: template_mark(there)}
         marks["resourceVersion"] = there["metadata"]["resourceVersion"]
         change: dict[str, Any] = {"metadata": marks}
         autoscalers, _ = await self._cluster.objects(AUTOSCALER)
@@ -120,7 +121,7 @@ class Adoption:
         asked = mapping(there, "spec").get("replicas", 1)
         if asked != replicas and not (scaled and replicas and asked):
             change["spec"] = {"replicas": replicas}
-        await self._cluster.patch(DEPLOYMENT, name, change)
+        note_written(self._cluster, DEPLOYMENT, await self._cluster.patch(DEPLOYMENT, name, change))
         if parts.service is not None:
             only = {"pod-template-hash": template_hash}
             await self._cluster.apply(service_of(parts.service, self._environment, version_id, token, only))
@@ -137,12 +138,13 @@ class Adoption:
             },
             "spec": {"replicas": 0},
         }
-        await self._cluster.patch(DEPLOYMENT, str(workload["metadata"]["name"]), change)
+        left = await self._cluster.patch(DEPLOYMENT, str(workload["metadata"]["name"]), change)
+        note_written(self._cluster, DEPLOYMENT, left)
 
 
 def without_marks() -> dict[str, Any]:
     """Return the metadata patch that takes everything of Forge's off an object."""
-    gone = dict.fromkeys((ADOPTED, VERSION_ID, WANTED, TOKEN, POD_HASH))
+    gone = dict.fromkeys((ADOPTED, VERSION_ID, WANTED, TOKEN, POD_HASH, TEMPLATE))
     return {"labels": dict.fromkeys((VERSION, ENVIRONMENT, MANAGED_BY)), "annotations": gone}
 
 

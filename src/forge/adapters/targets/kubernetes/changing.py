@@ -29,6 +29,7 @@ from forge.adapters.kubernetes.naming import (
     version_slug,
 )
 from forge.adapters.kubernetes.objects import Object, Parts, mapping, split_objects
+from forge.adapters.kubernetes.sharing import note_written
 from forge.adapters.targets.kubernetes import capacity
 from forge.adapters.targets.kubernetes.adoption import Adoption
 from forge.adapters.targets.kubernetes.counting import WANTED, VersionSeen, seen_versions, trimmed_pod
@@ -143,7 +144,7 @@ class Changes:
             if there is not None:
                 raise UsageError(f"Deployment {metadata['name']} is there already, and Forge did not make it",
                                  hint="delete it, or give the version another name")  # fmt: skip
-        await self._cluster.apply(workload)
+        self._note(DEPLOYMENT, await self._cluster.apply(workload))
 
     async def _size(self, live: Object, wish: Wish, pods: int) -> None:
         """Write nothing but what is wanted: an apply of the whole would own more of it."""
@@ -155,7 +156,7 @@ class Changes:
         }
         if mapping(live, "spec").get("replicas", 1) != pods:
             change["spec"] = {"replicas": pods}
-        await self._cluster.patch(DEPLOYMENT, str(live["metadata"]["name"]), change)
+        self._note(DEPLOYMENT, await self._cluster.patch(DEPLOYMENT, str(live["metadata"]["name"]), change))
 
     async def _follow(
         self, wish: Wish, versions: Mapping[str, VersionSeen], autoscaler: Object | None, name: str
@@ -192,9 +193,10 @@ class Changes:
             },
         }
         reference = {**mapping(item, "spec", "scaleTargetRef"), "name": target}
-        return await self._cluster.apply(
-            {**item, "metadata": metadata, "spec": {**mapping(item, "spec"), "scaleTargetRef": reference}}
-        )
+        fresh = {**item, "metadata": metadata, "spec": {**mapping(item, "spec"), "scaleTargetRef": reference}}
+        applied = await self._cluster.apply(fresh)
+        self._note(AUTOSCALER, applied)
+        return applied
 
     def _name_of(self, wish: Wish) -> str:
         assert wish.parts is not None
@@ -213,7 +215,7 @@ class Changes:
             return
         change: Any = capacity.pointed_at(marked(autoscaler, token), chosen)
         change["metadata"]["annotations"][TOKEN] = str(token)
-        await self._cluster.patch(AUTOSCALER, str(autoscaler["metadata"]["name"]), change)
+        self._note(AUTOSCALER, await self._cluster.patch(AUTOSCALER, str(autoscaler["metadata"]["name"]), change))
 
     async def _world(self, *, pods: bool = False, original: str = "") -> tuple[dict[str, VersionSeen], Object | None]:
         """Return the versions as they are now, not as they were watched, and who scales one of them, or `original`,
@@ -264,6 +266,9 @@ class Changes:
         marked(item, token)
         metadata = item["metadata"]
         await self._cluster.delete(kind, str(metadata["name"]), uid=str(metadata.get("uid", "")))
+
+    def _note(self, kind: Kind, item: Object) -> None:
+        note_written(self._cluster, kind, item)
 
     @staticmethod
     def _same(live: Object, wish: Wish) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ WANTED = "forge.dev/replicas"
 """Annotation of a version's workload: how many replicas the environment wants of it, in its own units."""
 POD_HASH = "forge.dev/pod-template-hash"
 """Annotation of an adopted workload: tells its pods, which have no labels of Forge's."""
+TEMPLATE = "forge.dev/template"
+"""Annotation of an adopted workload: what its pod template was, as a hash."""
 _HASH_LABEL = "pod-template-hash"
 _OVER = frozenset({"Succeeded", "Failed"})
 
@@ -77,6 +81,12 @@ def is_of_adopted(pod: Object, workload: Object) -> bool:
         and all(label(pod, key) == value for key, value in chosen.items())
         and label(pod, _HASH_LABEL) == annotation(workload, POD_HASH)
     )
+
+
+def template_mark(workload: Mapping[str, Any]) -> str:
+    """Return a short hash of a workload's pod template as the cluster has it."""
+    text = json.dumps(mapping(workload, "spec", "template"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

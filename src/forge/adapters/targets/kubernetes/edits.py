@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from forge.adapters.kubernetes.naming import MANAGER
+from forge.adapters.kubernetes.naming import ADOPTED, MANAGER, annotation
 from forge.adapters.kubernetes.objects import Object, mapping
+from forge.adapters.targets.kubernetes.counting import TEMPLATE, template_mark
 
 _OF_THE_CLUSTER = frozenset({"kube-controller-manager", "kube-scheduler", "kubelet", "kube-apiserver"})
 _EDITS = "forgeEdits"
@@ -40,7 +41,12 @@ def told_edits(item: Mapping[str, Any], *, wanted: int | None) -> str:
     """
     title = f"{item.get('kind', 'Deployment')} {mapping(item, 'metadata').get('name', '')}"
     edits = edits_of(item)
-    told = [f"somebody edited {title} ({who})" for who, what in sorted(edits.items()) if what == "edited"]
+    if annotation(item, ADOPTED):
+        # Others made it, so that they manage its fields; what counts is that its pods stay what they were.
+        changed = annotation(item, TEMPLATE) not in {"", template_mark(item)}
+        told = [f"somebody changed the pods of {title} since it was adopted"] if changed else []
+    else:
+        told = [f"somebody edited {title} ({who})" for who, what in sorted(edits.items()) if what == "edited"]
     replicas = mapping(item, "spec").get("replicas")
     if wanted is not None and isinstance(replicas, int) and replicas != wanted:
         who = ", ".join(sorted(who for who, what in edits.items() if what == "scaled"))

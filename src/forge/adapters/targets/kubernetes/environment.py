@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from forge.adapters.kubernetes.connection import Cluster
+from forge.adapters.kubernetes.sharing import shared_cluster
 from forge.adapters.routers.base import Router
 from forge.adapters.targets.kubernetes.settings import target_config
 from forge.adapters.targets.kubernetes.target import KubernetesTarget, open_target
@@ -57,7 +58,7 @@ def open_kubernetes(environment: EnvironmentPlan, _folder: Path) -> KubernetesEn
     Raises UsageError for a configuration that is wrong.
     """
     config = target_config(environment.target_config)
-    cluster = Cluster(config.access)
+    cluster = shared_cluster(config.access)
     target = open_target(cluster, environment.name, environment.target_config)
     return KubernetesEnvironment(target, _router(environment, cluster), Unmeasured())
 

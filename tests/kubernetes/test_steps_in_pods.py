@@ -14,7 +14,7 @@ import pytest
 
 from cluster.fixtures import fresh_namespace
 from forge.adapters.kubernetes.connection import Cluster
-from forge.adapters.kubernetes.kinds import JOB, POD, SECRET
+from forge.adapters.kubernetes.kinds import JOB, NAMESPACE, POD, SECRET
 from forge.adapters.runners.base import Finished, StepFiles
 from forge.adapters.runners.kubernetes_job import KubernetesRunner
 from forge.adapters.runners.kubernetes_orphans import find_orphans, remove_orphan
@@ -261,6 +261,18 @@ async def test_orphans_are_found_by_their_labels_and_can_be_removed(bench: Bench
     assert (orphan.run, orphan.key) == ("run-7", KEY)
     await remove_orphan(bench.cluster, orphan)
     assert await bench.nothing_is_left()
+
+
+async def test_a_namespace_that_is_restricted_takes_the_pods_of_a_user(bench: Bench, namespace: str) -> None:
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    await bench.cluster.patch(NAMESPACE, namespace, label)
+    with pytest.raises(DependencyFailed, match=r"violates PodSecurity"):
+        await bench.run(bench.runner(carried=True, start_timeout=5.0), "true", Kept())
+    output = Kept()
+    assert (
+        await bench.run(bench.runner(carried=True, user=1000), "echo hello", output, key="run-8/b#1/1#1")
+    ).exit_code == 0
+    assert output.lines == ["hello"]
 
 
 ROLE = [

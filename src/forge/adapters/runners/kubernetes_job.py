@@ -28,7 +28,7 @@ from forge.adapters.runners.kubernetes_objects import (
     owned,
     places,
 )
-from forge.adapters.runners.kubernetes_pod import LOOK, StepPod
+from forge.adapters.runners.kubernetes_pod import StepPod
 from forge.adapters.runners.kubernetes_workspace import WorkspaceCarrier, told_size
 from forge.adapters.runners.process import uninterrupted
 from forge.model.configs import KubernetesRunnerConfig
@@ -136,7 +136,7 @@ async def end_job(cluster: Cluster, name: str, grace: float, namespace: str = ""
         if not pods:
             return
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, LOOK)
+        pause = min(pause * 1.5, 1.0)
 
 
 class _Step:
@@ -228,10 +228,10 @@ class _Step:
             with contextlib.suppress(OSError):  # it costs a doubled line after a crash, no more
                 mark.write_bytes(msgspec.json.encode(position))
 
-        ended = lambda: self._pod.ended  # noqa: E731
-        self._log = asyncio.create_task(
-            follow(self._cluster, self._pod.pod_name, COMMAND, reader, ended, changed=changed)
-        )
+        following = follow(
+            self._cluster, self._pod.pod_name, COMMAND, reader, self._pod.ended_now, changed=changed
+        )  # fmt: skip
+        self._log = asyncio.create_task(following)
 
     async def _deliver(self, pod: str) -> None:
         if self._carrier is not None:

@@ -40,6 +40,8 @@ KEPT_SECONDS = 6 * 3600
 EXPIRES_AFTER = 3600
 """Seconds after which the cluster removes a Job that is over and that no worker removed."""
 _LONGEST = 63
+_UNPRIVILEGED = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+_UNPRIVILEGED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _WAIT = 'n=0; until [ -e "$1" ]; do n=$((n+1)); [ "$n" -gt "$2" ] && exit 1; sleep 0.5 || sleep 1; done'
 
 
@@ -142,27 +144,14 @@ def build(
         "resources": {"requests": config.requests, "limits": config.limits},
         "volumeMounts": _mounts(config, at, files, shared_outputs, given=True),
     }
-    pod = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": max(1, round(grace)),
-        "enableServiceLinks": False,
-        "shareProcessNamespace": True,  # else the command is process 1, which a TERM does not end by itself
-        "automountServiceAccountToken": bool(config.service_account),
-        "nodeSelector": config.node_selector,
-        "tolerations": [_toleration(msgspec.to_builtins(one)) for one in config.tolerations],
-        "imagePullSecrets": [{"name": one} for one in config.pull_secrets],
-        "containers": [command],
-        "volumes": _volumes(config, name, tuple(given)),
-    }
-    if config.service_account:
-        pod["serviceAccountName"] = config.service_account
-    if config.user is not None:
-        user = config.user
-        pod["securityContext"] = {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    pod = _pod(config, command, _volumes(config, name, tuple(given)), grace)
     if not is_shared(config):
         mounts = _mounts(config, at, files, None, given=False)
         pod["initContainers"] = [_holder(DELIVER, config.image, mounts, DELIVERED)]
-        pod["containers"].append(_holder(KEEP, config.image, mounts, FETCHED))  # type: ignore[attr-defined]
+        pod["containers"].append(_holder(KEEP, config.image, mounts, FETCHED))
+    if config.user:  # nobody who is not root needs more, and namespaces that are `restricted` take nothing else
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            container["securityContext"] = _UNPRIVILEGED_CONTAINER
     metadata = {"labels": {**config.labels, **labels}, "annotations": {**config.annotations, KEY: key}}
     spec: dict[str, Any] = {
         "suspend": True,
@@ -176,6 +165,35 @@ def build(
         spec["activeDeadlineSeconds"] = round(timeout + grace + config.start_timeout + 60)
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, **metadata}, "spec": spec}
     return StepObjects(job, secret)
+
+
+def _pod(
+    config: KubernetesRunnerConfig, command: dict[str, Any], volumes: list[dict[str, Any]], grace: float
+) -> dict[str, Any]:
+    """Return the pod of one container, as the user's settings want it."""
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": max(1, round(grace)),
+        "enableServiceLinks": False,
+        "shareProcessNamespace": True,  # else the command is process 1, which a TERM does not end by itself
+        "automountServiceAccountToken": bool(config.service_account),
+        "nodeSelector": config.node_selector,
+        "tolerations": [_toleration(msgspec.to_builtins(one)) for one in config.tolerations],
+        "imagePullSecrets": [{"name": one} for one in config.pull_secrets],
+        "containers": [command],
+        "volumes": volumes,
+    }
+    if config.service_account:
+        pod["serviceAccountName"] = config.service_account
+    if config.user is not None:
+        user = config.user
+        pod["securityContext"] = {
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            **(_UNPRIVILEGED if user else {}),
+        }
+    return pod
 
 
 def owned(secret: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -17,7 +18,8 @@ from forge.model.errors import DependencyFailed
 from forge.model.units import format_duration
 
 FIRST_LOOK = 0.2
-LOOK = 1.0
+LOOK = 3.0
+"""Seconds between two looks at a command under way; the end of its log is a reason to look at once."""
 PATIENCE = 300.0
 """Seconds for which a cluster may not answer while a command is under way."""
 NO_POD_AFTER = 3.0
@@ -39,6 +41,7 @@ class StepPod:
         self._obstacle_since: float | None = None
         self._silent_since: float | None = None
         self._events_at = 0.0
+        self._hurry = asyncio.Event()
 
     @property
     def command(self) -> ContainerState:
@@ -63,6 +66,12 @@ class StepPod:
         if self.job is None:
             return True
         return bool(job_end(self.job)[0]) and (self.pod is None or _is_over(self.pod))
+
+    def ended_now(self) -> bool:
+        """Whether the command has ended as far as is known, asked by somebody who has reason to think so: the next
+        look is now."""
+        self._hurry.set()
+        return self.ended
 
     async def look(self) -> None:
         """Look at the Job and its pod. A cluster that does not answer is asked again, for some minutes."""
@@ -97,8 +106,14 @@ class StepPod:
                 return
             if self.command.phase == "waiting":
                 await self._examine()
-            await asyncio.sleep(pause)
+            await self._rest(pause)
             pause = min(pause * 1.3, LOOK)
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        self._hurry.clear()
 
     async def _examine(self) -> None:
         """Tell what keeps the command from beginning; raise when it is not going to."""

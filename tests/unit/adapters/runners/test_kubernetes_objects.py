@@ -132,7 +132,11 @@ def test_the_users_settings_are_the_pods(made: Any) -> None:
     assert spec["tolerations"] == [{"key": "builds", "operator": "Exists"}]
     assert command["envFrom"] == [{"secretRef": {"name": "registry"}}, {"configMapRef": {"name": "settings"}}]
     assert spec["imagePullSecrets"] == [{"name": "login"}]
-    assert spec["securityContext"] == {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["fsGroup"] == 1000
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    containers = [*spec["initContainers"], *spec["containers"]]
+    assert all(one["securityContext"]["allowPrivilegeEscalation"] is False for one in containers)
+    assert "securityContext" not in pod(made(KubernetesRunnerConfig("x", user=0)))["containers"][0]
     metadata = objects.job["spec"]["template"]["metadata"]
     assert metadata["labels"]["team"] == "shop"
     assert metadata["annotations"]["forge.test/fail"] == "slow"

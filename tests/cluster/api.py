@@ -14,6 +14,7 @@ import yaml
 
 Object = dict[str, Any]
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class Api:
@@ -40,6 +41,11 @@ class Api:
         """Merge a change into an object; None when it is gone."""
         answer = await self._http.patch(path, content=json.dumps(change), headers={"Content-Type": MERGE})
         return None if answer.status_code == 404 else self._checked(answer)
+
+    async def strategic(self, path: str, change: Object) -> Object | None:
+        """Merge a change into an object, and its lists by their keys; None when it is gone, or another one by now."""
+        answer = await self._http.patch(path, content=json.dumps(change), headers={"Content-Type": STRATEGIC})
+        return None if answer.status_code in {404, 409} else self._checked(answer)
 
     async def delete(self, path: str, options: Object | None = None) -> None:
         answer = await self._http.request("DELETE", path, content=json.dumps(options or {}),

@@ -6,22 +6,32 @@ import asyncio
 import base64
 import contextlib
 import ctypes
-import datetime
+import datetime as dt
+import functools
+import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+
 from cluster.api import Object
 
 Fetch = Callable[[str, str], Awaitable[Object | None]]
 """Returns the ConfigMap or Secret (`configmaps`, `secrets`) of that name in the pod's namespace."""
 _LINE = 256 * 1024
 _PDEATHSIG = 1
+
+
+ENTRYPOINT = [sys.executable, "-S", "-E", str(Path(__file__).with_name("entrypoint.py"))]
+"""What an image would run: there are none, so a container without a `command` gets a small web server."""
 
 
 class NotConfigured(Exception):
@@ -35,7 +45,13 @@ class Container:
         self.spec, self.env, self.mounts, self.log = spec, env, mounts, log
         self.process: asyncio.subprocess.Process | None = None
         self.out_of_memory = False
+        self.ended = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def cwd(self) -> str:
+        """Where it works: a folder of its own unless it says."""
+        return str(self.spec.get("workingDir") or self.log.parent)
 
     @property
     def _marker(self) -> Path:
@@ -44,10 +60,10 @@ class Container:
 
     async def start(self) -> None:
         words = [expanded(word, self.env) for word in [*self.spec.get("command", ()), *self.spec.get("args", ())]]
-        if not words:
-            raise NotConfigured("an image says what to run here, and there are no images: give it a `command`")
+        if not self.spec.get("command"):
+            words = [*ENTRYPOINT, json.dumps(self.spec.get("ports", [])), *words]
         self.process = await asyncio.create_subprocess_exec(
-            *mounted(words, self.mounts, self.spec.get("workingDir") or str(self.log.parent)), env=self.env,
+            *mounted(words, self.mounts, self.cwd), env=self.env,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             start_new_session=True, limit=_LINE, preexec_fn=_die_with_the_agent,
         )  # fmt: skip
@@ -62,6 +78,7 @@ class Container:
         watching = asyncio.create_task(self._watch_memory(limit)) if limit else None
         try:
             code = await self.process.wait()
+            self.ended.set()
         finally:
             if watching:
                 watching.cancel()
@@ -70,11 +87,12 @@ class Container:
         return code if code >= 0 else 128 - code
 
     async def stop(self, grace: float) -> None:
-        """TERM, and KILL after the grace; the whole group."""
+        """TERM to the container's first process alone, as there, and KILL to all of them after the grace."""
         if self.process is None:
             return
         if self.process.returncode is None:
-            self.kill(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), grace)
         self.kill(signal.SIGKILL)
@@ -95,7 +113,7 @@ class Container:
                     continue
                 if not line:
                     return
-                now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+                now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
                 file.write(f"{now}000Z ".encode() + line.rstrip(b"\n") + b"\n")
 
     async def _watch_memory(self, limit: float) -> None:
@@ -113,6 +131,7 @@ class Container:
 async def environment(container: Object, pod: Object, pod_ip: str, fetch: Fetch) -> dict[str, str]:
     """Return the variables of a container. Raises NotConfigured for a reference that leads nowhere."""
     found = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "HOSTNAME": pod["metadata"]["name"]}
+    found["FORGE_TEST_POD_IP"] = pod_ip
     for each in container.get("envFrom", ()):
         for plural, reference in (("configmaps", each.get("configMapRef")), ("secrets", each.get("secretRef"))):
             if reference:
@@ -120,7 +139,11 @@ async def environment(container: Object, pod: Object, pod_ip: str, fetch: Fetch)
                 found |= {each.get("prefix", "") + key: value for key, value in data.items()}
     for each in container.get("env", ()):
         source = each.get("valueFrom")
-        value = expanded(each.get("value", ""), found) if not source else await _value(source, pod, pod_ip, container, fetch)
+        value = (
+            expanded(each.get("value", ""), found)
+            if not source
+            else await _value(source, pod, pod_ip, container, fetch)
+        )
         if value is not None:
             found[each["name"]] = value
     return found
@@ -163,9 +186,9 @@ def field(pod: Object, path: str, pod_ip: str) -> str:
     inner = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
     if inner:
         return str((pod["metadata"].get(inner[1]) or {}).get(inner[2], ""))
-    if path == "status.podIP":
+    if path in {"status.podIP", "status.podIPs"}:
         return pod_ip
-    here: Any = {**pod, "status": {"hostIP": "127.0.0.1", "podIP": pod_ip}}
+    here: Any = {**pod, "status": {"hostIP": "127.0.0.1"}}
     for part in path.split("."):
         here = (here or {}).get(part, "")
     return str(here)
@@ -183,18 +206,43 @@ def expanded(text: str, env: dict[str, str]) -> str:
 def mounted(words: list[str], mounts: list[tuple[Path, str]], cwd: str) -> list[str]:
     """Return the words that run a command in `cwd`, where each folder is at its place, in a mount namespace of its own.
 
-    Places that this machine lacks are made, empty: there is no image to have them.
+    Places that this machine lacks are made, empty: there is no image to have them. A machine that gives nobody such
+    namespaces has the places written as the folders in all words: what a program itself says of them stays wrong.
     """
     if not mounts:
         return ["sh", "-c", 'cd "$0" && exec "$@"', cwd, *words]
+    if not has_mount_namespaces():
+        words, cwd = [relocated(word, mounts) for word in words], relocated(cwd, mounts)
+        return ["sh", "-c", 'mkdir -p "$0" && cd "$0" && exec "$@"', cwd, *words]
     parts = ["set -e"]
     for folder, place in mounts:
         target = shlex.quote(place)
         parts.append(f"if [ -d {shlex.quote(str(folder))} ]; then mkdir -p {target}; else mkdir -p $(dirname {target}); "
                      f"[ -e {target} ] || touch {target}; fi; mount --bind {shlex.quote(str(folder))} {target}")  # fmt: skip
     script = "; ".join(parts) + '; mkdir -p "$0"; cd "$0"; exec "$@"'
-    who = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *who, "--mount", "--propagation", "private", "sh", "-c", script, cwd, *words]
+    return [*_unshare(), "--mount", "--propagation", "private", "sh", "-c", script, cwd, *words]
+
+
+def _unshare() -> list[str]:
+    return ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+
+
+@functools.cache
+def has_mount_namespaces() -> bool:
+    """Return whether this machine lets us have mounts that nobody else sees."""
+    if shutil.which("unshare") is None:
+        return False
+    words = [*_unshare(), "--mount", "--propagation", "private", "mount", "--bind", "/tmp", "/tmp"]
+    return subprocess.run(words, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+def relocated(word: str, mounts: list[tuple[Path, str]]) -> str:
+    """Return a word in which each place is written as its folder; a longer place wins over what it lies in."""
+    folders = {place.rstrip("/"): str(folder) for folder, place in mounts if place.rstrip("/")}
+    if not folders:
+        return word
+    places = "|".join(re.escape(place) for place in sorted(folders, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])({places})(?![\w.-])", lambda found: folders[found[1]], word)
 
 
 def quantity(text: str) -> float:
@@ -204,5 +252,8 @@ def quantity(text: str) -> float:
     return float(found[1]) * units[found[2]] if found else 0.0
 
 
+_libc = ctypes.CDLL(None)
+
+
 def _die_with_the_agent() -> None:
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PDEATHSIG, signal.SIGKILL)

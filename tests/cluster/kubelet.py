@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from cluster.kubelet_exec import FindContainer, serve_exec
 
-Find = Callable[[str, str, str], Path | None]
-"""Returns the log of (namespace, pod, container), None when there is none."""
+Find = Callable[[str, str, str, bool], Path]
+"""Returns the log of (namespace, pod, container, whether of its life before). Raises NoLog."""
+
+
+class NoLog(Exception):
+    """There is no such log; `code` is the answer's."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(words)
+        self.code = code
 
 
 class KubeletServer:
@@ -53,13 +61,19 @@ class KubeletServer:
     async def _answer(self, target: str, writer: asyncio.StreamWriter) -> None:
         address = urlsplit(target)
         parts = [unquote(part) for part in address.path.strip("/").split("/")]
-        path = self._find(*parts[1:4]) if parts[:1] == ["containerLogs"] and len(parts) == 4 else None
-        if path is None:
-            words = f"there is no {address.path}".encode()
-            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(words), words))
-            return
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
         wanted = {key: values[-1] for key, values in parse_qs(address.query).items()}
+        try:
+            if parts[:1] != ["containerLogs"] or len(parts) != 4:
+                raise NoLog(404, f"there is no {address.path}")
+            path = self._find(parts[1], parts[2], parts[3], wanted.get("previous") in {"true", "1"})
+        except NoLog as problem:
+            words = str(problem).encode()
+            head = f"HTTP/1.1 {problem.code} -\r\nContent-Length: {len(words)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + words)
+            return
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        )
         await self._lines(path, wanted, writer)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
@@ -100,11 +114,11 @@ def _is_since(line: bytes, wanted: dict[str, str]) -> bool:
     if "sinceTime" in wanted:
         return _moment(line.partition(b" ")[0].decode()) >= _moment(wanted["sinceTime"])
     if "sinceSeconds" in wanted:
-        begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=int(wanted["sinceSeconds"]))
+        begin = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(wanted["sinceSeconds"]))
         return _moment(line.partition(b" ")[0].decode()) >= begin
     return True
 
 
-def _moment(text: str) -> datetime.datetime:
+def _moment(text: str) -> dt.datetime:
     head, _, rest = text.rstrip("Z").partition(".")
-    return datetime.datetime.fromisoformat(f"{head}.{(rest + '000000')[:6]}+00:00")
+    return dt.datetime.fromisoformat(f"{head}.{(rest + '000000')[:6]}+00:00")

@@ -19,8 +19,8 @@ _FIRST, _LAST = 128, 254
 class AddressBlock:
     """127.A.0.0/16 for one program, as long as it lives: others on this machine take another A."""
 
-    def __init__(self) -> None:
-        numbers = random.sample(range(_FIRST, _LAST), _LAST - _FIRST)
+    def __init__(self, first: int = _FIRST, last: int = _LAST) -> None:
+        numbers = random.sample(range(first, last), last - first)
         for number in numbers:
             claim = socket.socket()
             try:

@@ -13,7 +13,7 @@ from typing import Any
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.errors import Conflict
 from forge.adapters.kubernetes.kinds import CONFIG_MAP
-from forge.adapters.kubernetes.naming import TOKEN, annotation, environment_label, labels_of, title
+from forge.adapters.kubernetes.naming import CREATED, TOKEN, annotation, environment_label, labels_of, title
 from forge.model.errors import DependencyFailed, StaleLease
 
 ATTEMPTS = 5
@@ -48,7 +48,7 @@ class Fence:
         known = await self._cluster.get(CONFIG_MAP, self.name)
         if known is None:
             labels = labels_of(self._environment)
-            metadata = {"name": self.name, "labels": labels, "annotations": {TOKEN: str(token)}}
+            metadata = {"name": self.name, "labels": labels, "annotations": {TOKEN: str(token), CREATED: "true"}}
             await self._cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
         else:
             self._seen = max(self._seen, token_of(known))

@@ -22,6 +22,8 @@ TRAFFIC = "forge.dev/traffic"
 """Annotation: the traffic table that was asked for last, as JSON."""
 ORIGINAL = "forge.dev/original"
 """Annotation: what a routed object was before Forge routed it, as JSON; handing back restores it."""
+CREATED = "forge.dev/created"
+"""Annotation: Forge made the object, and may delete it. What was there before is never deleted by Forge."""
 ADOPTED = "forge.dev/adopted"
 """Annotation: the object was there before Forge, and is never deleted by it."""
 

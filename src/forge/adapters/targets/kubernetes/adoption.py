@@ -24,6 +24,7 @@ from forge.adapters.kubernetes.kinds import (
 )
 from forge.adapters.kubernetes.naming import (
     ADOPTED,
+    CREATED,
     ENVIRONMENT,
     MANAGED_BY,
     TOKEN,
@@ -144,7 +145,7 @@ class Adoption:
 
 def without_marks() -> dict[str, Any]:
     """Return the metadata patch that takes everything of Forge's off an object."""
-    gone = dict.fromkeys((ADOPTED, VERSION_ID, WANTED, TOKEN, POD_HASH, TEMPLATE))
+    gone = dict.fromkeys((ADOPTED, CREATED, VERSION_ID, WANTED, TOKEN, POD_HASH, TEMPLATE))
     return {"labels": dict.fromkeys((VERSION, ENVIRONMENT, MANAGED_BY)), "annotations": gone}
 
 

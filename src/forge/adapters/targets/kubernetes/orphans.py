@@ -19,6 +19,7 @@ from forge.adapters.kubernetes.kinds import (
 )
 from forge.adapters.kubernetes.naming import (
     ADOPTED,
+    CREATED,
     ENVIRONMENT,
     MANAGED_BY,
     MANAGER,
@@ -62,7 +63,7 @@ async def find_orphans(cluster: Cluster, known: Mapping[str, Iterable[str]]) -> 
             if why:
                 metadata = item["metadata"]
                 found.append(Orphan(kind.name, metadata["name"], metadata.get("namespace", ""), metadata["uid"], why,
-                                    bool(annotation(item, ADOPTED))))  # fmt: skip
+                                    _was_there_before(item)))  # fmt: skip
     return found
 
 
@@ -75,6 +76,12 @@ async def remove_orphan(cluster: Cluster, orphan: Orphan) -> bool:
         await cluster.patch(kind, orphan.name, {"metadata": without_marks()}, namespace=orphan.namespace)
         return True
     return await cluster.delete(kind, orphan.name, namespace=orphan.namespace, uid=orphan.uid)
+
+
+def _was_there_before(item: Object) -> bool:
+    """Whether Forge only marked it: an adopted workload, or a shared object that it did not make."""
+    own = bool(label(item, VERSION)) or bool(annotation(item, CREATED))
+    return bool(annotation(item, ADOPTED)) or not own
 
 
 def _why(item: Object, slugs: Mapping[str, set[str]]) -> str:

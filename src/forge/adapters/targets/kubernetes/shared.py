@@ -14,7 +14,16 @@ from forge.adapters.kubernetes import errors
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.fencing import marked
 from forge.adapters.kubernetes.kinds import CONFIG_MAP
-from forge.adapters.kubernetes.naming import ENVIRONMENT, MANAGED_BY, MANAGER, TOKEN, environment_label, label
+from forge.adapters.kubernetes.naming import (
+    CREATED,
+    ENVIRONMENT,
+    MANAGED_BY,
+    MANAGER,
+    TOKEN,
+    annotation,
+    environment_label,
+    label,
+)
 from forge.adapters.kubernetes.objects import Object, ObjectKey, Parts, in_apply_order, key_of, mapping, prunable
 
 _FORMER_HANDS = frozenset({"kubectl-client-side-apply", "kubectl", "kubectl-create", "kubectl-edit", "helm", "Helm"})
@@ -67,7 +76,7 @@ class SharedObjects:
         objects = shared_of(parts)
         workload = f"{parts.workload['kind']}/{parts.workload['metadata']['name']}"
         # Remembered first: what a killed worker had applied must not be forgotten.
-        known = tuple(sorted({*record.shared, *(key_of(item) for item in objects)}))
+        known = tuple(sorted({*record.shared, *(self._key(item) for item in objects)}))
         await self.remember(Record(record.shared_by, known, workload), token)
         for item in objects:
             await self._apply(item, token)
@@ -76,9 +85,12 @@ class SharedObjects:
         await self.remember(Record(version_id, known, workload), token)
 
     async def prune(self, remaining: Iterable[Parts], token: int) -> tuple[ObjectKey, ...]:
-        """Remove what none of the remaining versions has any more; return what was removed."""
+        """Remove what none of the remaining versions has any more; return what was removed.
+
+        What was there before Forge applied it only loses Forge's marks: it may be others' as well.
+        """
         record = await self.record()
-        still = {key_of(item) for parts in remaining for item in (*shared_of(parts), *parts.routes)}
+        still = {self._key(item) for parts in remaining for item in (*shared_of(parts), *parts.routes)}
         gone = prunable(record.shared, still).gone
         removed = tuple([key for key in gone if await self._remove(key, token)])
         if gone:
@@ -90,7 +102,7 @@ class SharedObjects:
     async def _apply(self, item: Object, token: int) -> None:
         kind = await self._cluster.kind_of(item)
         live = await self._cluster.get(kind, item["metadata"]["name"], _namespace(item))
-        ours = self._marked(item, token)
+        ours = self._marked(item, token, created=live is None or bool(annotation(live, CREATED)))
         if live is None:
             await self._cluster.apply(ours, force=False)
             return
@@ -108,7 +120,7 @@ class SharedObjects:
         """A route that is there belongs to the router: applied again it would undo the split."""
         kind = await self._cluster.kind_of(route)
         if await self._cluster.get(kind, route["metadata"]["name"], _namespace(route)) is None:
-            await self._cluster.apply(self._marked(route, token), force=False)
+            await self._cluster.apply(self._marked(route, token, created=True), force=False)
 
     async def _remove(self, key: ObjectKey, token: int) -> bool:
         try:
@@ -119,12 +131,23 @@ class SharedObjects:
         if live is None or label(live, ENVIRONMENT) != self._label or label(live, MANAGED_BY) != MANAGER:
             return False
         marked(live, token)
+        if not annotation(live, CREATED):
+            marks = {"labels": {MANAGED_BY: None, ENVIRONMENT: None}, "annotations": {TOKEN: None}}
+            await self._cluster.patch(kind, key.name, {"metadata": marks}, namespace=key.namespace)
+            return False
         return await self._cluster.delete(kind, key.name, namespace=key.namespace, uid=live["metadata"]["uid"])
 
-    def _marked(self, item: Object, token: int) -> Object:
+    def _key(self, item: Object) -> ObjectKey:
+        """Return which object it is, the same whether it names the environment's own namespace or none."""
+        key = key_of(item)
+        return msgspec.structs.replace(key, namespace="") if key.namespace == self._cluster.namespace else key
+
+    def _marked(self, item: Object, token: int, *, created: bool) -> Object:
         metadata = mapping(item, "metadata")
         labels = {**(metadata.get("labels") or {}), MANAGED_BY: MANAGER, ENVIRONMENT: self._label}
         annotations = {**(metadata.get("annotations") or {}), TOKEN: str(token)}
+        if created:
+            annotations[CREATED] = "true"
         return {**item, "metadata": {**metadata, "labels": labels, "annotations": annotations}}
 
 

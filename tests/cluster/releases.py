@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import sys
 import textwrap
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 Server((os.environ["POD_IP"], 8080), Service).serve_forever()
 """
+FINAL = {"promoted", "rolled_back", "aborted", "failed", "superseded"}
 DOORS = {
     "gateway_api": {"gateway_api": {"route": "shop"}},
     "istio": {"istio": {"virtual_service": "shop", "propagation": "300ms"}},
@@ -139,19 +142,32 @@ class Users:
         now = Counter(self.answers) - before
         return {version: count / max(1, now.total()) for version, count in now.items()}
 
+    def until_all_are(self, version: str, patience: float = 15.0) -> None:
+        """Wait until nobody but this version answers; without a router old pods answer until they are gone."""
+        deadline = time.monotonic() + patience
+        while (found := self.share(0.5)) != {version: 1.0}:
+            assert time.monotonic() < deadline, found
+
     def _ask(self) -> None:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(self.address, headers={"Host": self.host} if self.host else {})
         while not self._ending.wait(self.pause):
             try:
-                with opener.open(request, timeout=5) as answer:
-                    self.answers[answer.read().decode()] += 1
-            except urllib.error.HTTPError as error:
-                body = error.read().decode(errors="replace")
-                self.failed[f"{error.code} {body}"] += 1
-                self.answers[body] += 1
-            except OSError as error:
-                self.failed[type(error).__name__] += 1
+                code, body = self._answer()
+            except (OSError, http.client.HTTPException) as error:
+                self.failed[f"{type(error).__name__}: {error}"] += 1
+                continue
+            self.answers[body] += 1
+            if code != 200:
+                self.failed[f"{code} {body}"] += 1
+
+    def _answer(self) -> tuple[int, str]:
+        address = urllib.parse.urlsplit(self.address)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        try:
+            connection.request("GET", "/", headers={"Host": self.host} if self.host else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        finally:
+            connection.close()
 
 
 class Project:
@@ -210,10 +226,50 @@ class Project:
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return str(done.stdout + done.stderr)
 
+    @contextlib.contextmanager
+    def working(self, version: str, after: str = "") -> Iterator[None]:
+        """Release a version, in a process that stays to work on it, until it has a fifth of the traffic."""
+        if after:
+            self.until_share(after, 2000)
+        process = self.forge.start("run", "-p", f"version={version}")
+        try:
+            self.until_share(version, 2000)
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
     def environment(self) -> dict[str, Any]:
         """Return what `forge env show` says."""
         shown: dict[str, Any] = json.loads(self.forge.ok("env", "show", "production", "-o", "json"))
         return shown
+
+    def until(self, good: Callable[[dict[str, Any]], bool], what: str, patience: float = 60.0) -> dict[str, Any]:
+        """Return the environment as soon as it is so; the test fails when it is not in time."""
+        deadline = time.monotonic() + patience
+        while True:
+            shown = self.environment()
+            if good(shown):
+                return shown
+            assert time.monotonic() < deadline, f"{what}: {json.dumps(shown, indent=1)}"
+            time.sleep(0.3)
+
+    def until_share(self, version: str, weight: int) -> None:
+        """Wait until the router shows that a version has this weight."""
+        self.until(
+            lambda shown: any(arm["version"] == version and arm["actual_weight"] == weight for arm in shown["arms"]),
+            version,
+        )
+
+    def until_stable(self, version: str) -> None:
+        """Wait until a version is stable."""
+        self.until(lambda shown: shown["stable"] == version, f"stable {version}")
+
+    def settled(self) -> None:
+        """Wait until no release is under way."""
+        self.until(
+            lambda shown: shown["stable"] and all(each["state"] in FINAL for each in shown["releases"]), "settled"
+        )
 
     def users(self, **settings: Any) -> Users:
         """Return users at the door of this project's router."""

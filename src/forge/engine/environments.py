@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.adapters.artifacts.base import ArtifactStore
+from forge.adapters.routers.base import Remarking
 from forge.adapters.targets.registry import OpenEnvironment, Opener, open_environment
 from forge.core.policy.budget import Buckets
 from forge.core.release.decide import decide
@@ -113,6 +114,8 @@ class EnvironmentMachine:
             _look("traffic", _split(world), problems),
             _look("metrics", world.signals.read([*state.versions]), problems),
         )
+        if isinstance(world.router, Remarking) and world.router.remark:
+            problems.append(f"traffic: {world.router.remark}")
         weights, generation = table or (None, None)
         return Observation(now, replicas, weights, samples, "; ".join(problems), generation)
 

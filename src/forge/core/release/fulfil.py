@@ -17,6 +17,8 @@ from forge.model.decision import Outcome
 from forge.model.traffic import Route, TrafficTable
 from forge.model.units import format_weight
 
+CHANGED = -1
+"""The generation of a split that somebody else made: the router's remark says who."""
 ASK_AGAIN = 5.0
 """Seconds after which the world is asked again for what it was asked and does not show."""
 
@@ -48,7 +50,9 @@ def route_traffic(tick: Tick, wanted: list[Wish]) -> None:
     if table is not None and (table.weights, table.routes, table.sticky) == (weights, routes, sticky):
         late = not in_effect_as(tick, weights) and tick.now - tick.state.asked_at >= ASK_AGAIN
         if late:
-            tick.say("traffic_asked_again", f"the router does not show {_split(weights)} yet", weights=weights)
+            changed = tick.observation.problem if tick.observation.generation == CHANGED else ""
+            words = f"the router does not show {_split(weights)} yet" + (f": {changed}" if changed else "")
+            tick.say("traffic_asked_again", words, weights=weights)
             _ask(tick, table.weights, routes, sticky=sticky)
         return
     tick.say("traffic", f"traffic: {_split(tick.asked) or 'nothing'} -> {_split(weights)}", weights=weights,

@@ -23,19 +23,15 @@ def test_needs_none():
 def run(tmp_path):
     """Run two tests, one of which needs a cluster, where there is neither `go` nor a program built earlier."""
     (tmp_path / "test_some.py").write_text(A_TEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    kubernetes: needs a cluster\n")
     (tmp_path / "bin").mkdir()
 
     def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "FORGE_", "KUBE"))}
         own |= {"PATH": str(tmp_path / "bin"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "CI": "", **environment}
-        command = [
-            sys.executable, "-m", "pytest", "-p", "cluster.fixtures", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml",
-            "--rootdir", tmp_path, "-o", f"pythonpath={ROOT / 'tests'}", *words, tmp_path / "test_some.py",
-        ]  # fmt: skip
-        own["PYTHONPATH"] = str(ROOT / "tests")
-        return subprocess.run(
-            list(map(str, command)), env=own, cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
+        own |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT / "tests")}
+        command = [sys.executable, "-m", "pytest", "-ra", "-p", "cluster.fixtures", "-p", "no:cacheprovider", *words]
+        return subprocess.run(command, env=own, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     return ran
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from forge.adapters.kubernetes import errors
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.fencing import marked
 from forge.adapters.kubernetes.kinds import (
@@ -32,6 +31,7 @@ from forge.adapters.kubernetes.objects import Object, Parts, mapping, split_obje
 from forge.adapters.kubernetes.sharing import note_written
 from forge.adapters.targets.kubernetes import capacity
 from forge.adapters.targets.kubernetes.adoption import Adoption
+from forge.adapters.targets.kubernetes.conflicts import past_conflicts
 from forge.adapters.targets.kubernetes.counting import WANTED, VersionSeen, seen_versions, trimmed_pod
 from forge.adapters.targets.kubernetes.edits import edits_of
 from forge.adapters.targets.kubernetes.shared import SharedObjects
@@ -41,7 +41,6 @@ from forge.adapters.targets.kubernetes.versions import objects_of
 from forge.adapters.targets.kubernetes.wishes import Wish
 from forge.model.errors import DependencyFailed, UsageError
 
-ATTEMPTS = 4
 _OWN: tuple[Kind, ...] = (SERVICE, CONFIG_MAP, SECRET)
 
 
@@ -54,16 +53,13 @@ class Changes:
 
     async def ensure(self, wish: Wish) -> None:
         """Have the wished pods asked for. Raises DependencyFailed while a PodDisruptionBudget forbids it."""
-        for last in (False, False, False, True):
-            try:
-                await self._ensure(wish)
-                return
-            except errors.Conflict as conflict:
-                if last or conflict.managers:
-                    raise
+        await past_conflicts(lambda: self._ensure(wish))
 
     async def remove(self, version_id: str, token: int) -> None:
         """Delete what was the version's own, then what nobody else has."""
+        await past_conflicts(lambda: self._remove(version_id, token))
+
+    async def _remove(self, version_id: str, token: int) -> None:
         versions, autoscaler = await self._world(pods=True)
         seen = versions.get(version_id)
         if seen is not None and seen.workload is not None:

@@ -27,6 +27,7 @@ from forge.adapters.kubernetes.naming import (
     version_slug,
 )
 from forge.adapters.kubernetes.objects import Object, Parts, mapping, split_objects
+from forge.adapters.targets.kubernetes.conflicts import past_conflicts
 from forge.adapters.targets.kubernetes.counting import WANTED, VersionSeen, is_ending, seen_versions
 from forge.adapters.targets.kubernetes.settings import full_size
 from forge.adapters.targets.kubernetes.shared import SharedObjects
@@ -130,6 +131,13 @@ class InPlace:
 
     async def ensure(self, wish: Wish) -> None:
         """Roll as far as is wished. Raises DependencyFailed for a third version."""
+        await past_conflicts(lambda: self._ensure(wish))
+
+    async def remove(self, version_id: str, token: int) -> None:
+        """Roll on without a version; the last one takes the workload with it."""
+        await past_conflicts(lambda: self._remove(version_id, token))
+
+    async def _ensure(self, wish: Wish) -> None:
         live = await self._live()
         before = rolling_of(live)
         if wish.parts is None:
@@ -148,8 +156,7 @@ class InPlace:
         parts = wish.parts if after.current == wish.version.id else await self._stored(after.current)
         await self._write(live, after, parts, wish.token, wish.config.progress_deadline)
 
-    async def remove(self, version_id: str, token: int) -> None:
-        """Roll on without a version; the last one takes the workload with it."""
+    async def _remove(self, version_id: str, token: int) -> None:
         live = await self._live()
         before = rolling_of(live)
         if live is not None and version_id in {before.current, before.previous}:

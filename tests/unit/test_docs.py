@@ -37,7 +37,9 @@ def problems(folder: Path, pipeline: str, environments: str) -> list[str]:
     (folder / "forge").mkdir()
     (folder / "forge" / "pipeline.yaml").write_text(pipeline)
     (folder / "forge" / "environments.yaml").write_text(environments)
-    return [problem.render() for problem in diagnose(folder / "forge" / "pipeline.yaml")]
+    found = diagnose(folder / "forge" / "pipeline.yaml")
+    # A document has no repository: the manifests that it names are nowhere.
+    return [problem.render() for problem in found if not problem.message.endswith("in the repository")]
 
 
 def commands() -> list[str]:

@@ -68,6 +68,7 @@ class Tending:
         self._parts: dict[str, bytes] = {}
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         self._cancelled: set[str] = set()
+        self._ending: set[str] = set()
         self._leftover: dict[str, Action] = {}
         self._fresh: list[Outcome] = []
         self._recorded: list[Outcome] = []
@@ -342,7 +343,7 @@ class Tending:
             if action.key in new and not self._over:
                 self._perform(action)
         for key in decision.cancel:
-            if key in self._running and key not in self._cancelled:
+            if key in self._running and key not in self._cancelled | self._ending:
                 self._cancelled.add(key)
                 self._running[key].cancel()
 
@@ -363,7 +364,7 @@ class Tending:
         ending = self._end_left(self._kind, action, outcome)
         task = asyncio.create_task(ending, name=f"{self.claim.machine} ends {action.key}")
         self._running[action.key] = task
-        self._cancelled.add(action.key)  # it is being stopped: nobody has to tell it again
+        self._ending.add(action.key)  # it is being stopped: no decision has to tell it again
         task.add_done_callback(lambda done: self._performed(action.key, done))
 
     async def _end_left(self, kind: Ending, action: Action, outcome: Outcome) -> Outcome:
@@ -390,6 +391,7 @@ class Tending:
     def _performed(self, key: str, task: asyncio.Task[Outcome]) -> None:
         """Keep the outcome for the next tick. Cancelled by us for another reason than a decision: none."""
         self._running.pop(key, None)
+        self._ending.discard(key)
         wanted = key in self._cancelled
         self._cancelled.discard(key)
         now = self._now()

@@ -247,6 +247,7 @@ def client_flags(plane: ControlPlane, part: str) -> dict[str, object]:
         "use-service-account-credentials": "true", "root-ca-file": plane.pki["ca"].certificate,
         "service-account-private-key-file": plane.pki["tokens"].key,
         "cluster-signing-cert-file": plane.pki["ca"].certificate, "cluster-signing-key-file": plane.pki["ca"].key,
+        "node-monitor-period": "1s", "node-monitor-grace-period": "20s",
     }  # fmt: skip
 
 

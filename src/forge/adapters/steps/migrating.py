@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forge.adapters.steps.base import Step, StepContext, StepResult
+from forge.model.errors import ForgeError
 from forge.model.migrations import Contract, Migration
 
 
@@ -27,11 +28,19 @@ async def migrated(step: Step, context: StepContext, migration: Migration) -> St
     if refusal:
         return StepResult("failed", f"this migration was not begun: {refusal}")
     context.say(f"forge: from now on versions of {name} older than {migration.since} are not released any more")
-    result = await step.run(context)
+    try:
+        result = await step.run(context)
+    except ForgeError as error:
+        await _end(context, name, error.message)
+        raise
     failed = "" if result.outcome == "succeeded" else result.message or result.outcome
-    ended = {"contract": context.key, "failed": failed}
-    await context.releases.command(name, "end_contract", ended, key=f"{context.key} over", actor=context.actor)
+    await _end(context, name, failed)
     return result
+
+
+async def _end(context: StepContext, environment: str, failed: str) -> None:
+    ended = {"contract": context.key, "failed": failed}
+    await context.releases.command(environment, "end_contract", ended, key=f"{context.key} over", actor=context.actor)
 
 
 def environment_name(context: StepContext, migration: Migration) -> str:

@@ -1,7 +1,7 @@
 """Manifest files as plain data that remembers where everything stands: YAML of several documents, or JSON.
 
 The events of libyaml are folded into trees without recursion, so that a nested or aliased bomb ends at a limit.
-Scalars are read as kubectl reads them (YAML 1.1: `yes` and `on` are booleans, `0644` is octal); dates are text.
+Scalars are read as kubectl reads them (YAML 1.1: `yes`, `on` and `y` are booleans, `0644` is octal); dates are text.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _TEMPLATE_HINT = "this is a template: `helm: {chart: DIR}` renders a chart"
 Path = tuple[str | int, ...]
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
-_FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
-_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_TRUE = frozenset({"y", "Y", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
+_FALSE = frozenset({"n", "N", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
+_INT = re.compile(r"[-+]?(0_*|[1-9][0-9_]*)")
 _OTHER_INT = re.compile(r"[-+]?(0b[01]+|0x[0-9a-fA-F]+|0o?[0-7]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _MOST_DIGITS = 30

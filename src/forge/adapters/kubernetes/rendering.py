@@ -35,7 +35,6 @@ MOST_FILES = 2_000
 KUSTOMIZATIONS = frozenset({"kustomization.yaml", "kustomization.yml", "Kustomization"})
 CHART = "Chart.yaml"
 ARTIFACT_NAME = "manifests.yaml"
-_READ_AS_BOOLEANS = frozenset("yYnN")
 _SET_BY_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid")
 
 
@@ -301,7 +300,7 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     style = "|" if "\n" in value and _fits_a_block(value) else None
-    if value in _READ_AS_BOOLEANS or not isinstance(read_scalar(value), str) or (not style and not value.isprintable()):
+    if not isinstance(read_scalar(value), str) or (not style and not value.isprintable()):
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
 

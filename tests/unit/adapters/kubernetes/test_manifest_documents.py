@@ -26,12 +26,12 @@ def told(text: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("true", True), ("yes", True), ("On", True), ("no", False), ("off", False), ("y", "y"), ("n", "n"),
+        ("true", True), ("yes", True), ("On", True), ("no", False), ("off", False), ("y", True), ("Y", True), ("n", False),
         ("", None), ("~", None), ("null", None), ("nULL", "nULL"), ("0", 0), ("-7", -7), ("+7", 7), ("1_000", 1000),
         ("0644", 420), ("0o644", 420), ("0x1F", 31), ("0b101", 5), ("08", 8), ("09.5", 9.5), ("-0x10", -16),
         ("1.5", 1.5), (".5", 0.5), ("1.0", 1), ("1e3", 1000), ("1e400", "1e400"), ("1.", 1), (".", "."), ("-", "-"),
         ("2020-01-01", "2020-01-01"), ("1:30", "1:30"), ("127.0.0.1", "127.0.0.1"), ("1.2.3", "1.2.3"),
-        ("100m", "100m"), ("128Mi", "128Mi"), ("0x", "0x"), ("0_", "0_"), (".inf", ".inf"), (".nan", ".nan"),
+        ("100m", "100m"), ("128Mi", "128Mi"), ("0x", "0x"), ("0_", 0), (".inf", ".inf"), (".nan", ".nan"),
         ("18446744073709551615", 2**64 - 1), ("18446744073709551616", 2.0**64), ("9" * 31, float("9" * 31)),
     ],
 )  # fmt: skip
@@ -157,9 +157,11 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     assert all(one.message for one in refused)
 
 
+# Python's writer leaves out quotes where kubectl's reader needs them: `y`, `1e3`.
+words = st.text(max_size=8).filter(lambda text: isinstance(read_scalar(text), str) or not text)
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | words,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
     max_leaves=10,
 )
 

@@ -19,6 +19,7 @@ PARTS = {
     "signals": "bench.signals",
     "analyse": "bench.analyse",
     "month": "bench.month",
+    "kubernetes-route": "bench.kubernetes_route",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -334,8 +334,7 @@ async def test_an_older_worker_changes_nothing(routed) -> None:
 @with_routers("replicas")
 async def test_without_a_router_the_ready_replicas_are_the_split_and_it_says_so(routed) -> None:
     table = await routed.split({"1.0": 9500, "1.1": 500})
-    with routed.load() as load:
-        near(await counted(load, 600), dict.fromkeys(VERSIONS, 3333) | {"1.0": 3334})
+    near(Counter(routed.ask() for _ in range(300)), dict.fromkeys(VERSIONS, 3333) | {"1.0": 3334})
     actual = await routed.router.actual()
     assert sorted(actual.values()) == [3333, 3333, 3334]
     assert await routed.router.observed() == table
@@ -364,3 +363,41 @@ async def test_a_gateway_that_does_not_follow_is_not_believed(shop: Kubectl, clu
     await routed.settles(second)
     shop.ok("delete", "httproute", "shop")
     await connection.close()
+
+
+@pytest.mark.parametrize("name", WITH_OBJECT)
+async def test_a_route_of_the_manifests_that_somebody_deletes_is_made_again(
+    name: str, cluster: Cluster, namespace: str, kubectl: Kubectl, tmp_path: Any
+) -> None:
+    objects = list(routes(name, namespace))
+    artifact = shops.written(tmp_path, shops.deployment(), shops.service(), *objects)
+    shop = shops.Shop(cluster.kubeconfig, namespace, artifact)
+    await shop.ensure(Version("1.0"), 1, None, 1)
+    router: Any = open_router(name, shop.cluster)
+    table = TrafficTable({"1.0": 10_000}, 1)
+    routed = Routed(name, router, kubectl, "", "")
+    await patiently(lambda: router.apply(table, 1))
+    await routed.settles(table)
+    kubectl.ok("delete", KINDS[name], "shop")
+    seen = await router.observed()
+    assert (seen.weights, seen.generation) == ({}, -1)
+    assert "was deleted by somebody: Forge makes it again" in router.remark
+    await router.apply(TrafficTable({"1.0": 10_000}, 2), 1)
+    await routed.settles(TrafficTable({"1.0": 10_000}, 2))
+    labels = routed.live()["metadata"]["labels"]
+    assert labels["app.kubernetes.io/managed-by"] == "forge"
+    await router.hand_back(1)
+    assert "forge" not in str(routed.live()["metadata"].get("labels"))
+    await shop.close()
+
+
+async def patiently(act: Any, patience: float = 30.0) -> None:
+    """Do what needs ready endpoints, as soon as there are some."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            await act()
+            return
+        except DependencyFailed as problem:
+            assert time.monotonic() < deadline, problem
+            await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ DestinationRule is touched: a version is a Service of its own, not a subset.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -113,8 +114,9 @@ class IstioRoutes(RuleForm):
         Routes for headers and cookies come before the one that they narrow: the first that matches counts.
         """
         fresh: list[Rule] = []
-        for position, rule in enumerate(rules):
-            fresh += self._split(rule, table, position) if self.at_front(rule) else [rule]
+        position = itertools.count()
+        for rule in rules:
+            fresh += self._split(rule, table, next(position)) if self.at_front(rule) else [rule]
         return fresh
 
     def at_front(self, rule: Rule) -> bool:

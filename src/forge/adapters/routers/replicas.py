@@ -1,4 +1,4 @@
-"""`replicas`: no router at all. The Service spreads requests over all ready pods, so the split is that of the replicas.
+"""`replicas`: no router at all. The Service spreads connections over all ready pods, so the split is that of the replicas.
 
 The table is only remembered, on the environment's record, and counts as in effect when the replicas come as near to it
 as whole replicas can. What really happens is told by `actual` and by the remark: with four replicas of stable and one of

@@ -18,7 +18,9 @@ from forge.core.release.state import EnvironmentState
 from forge.engine.engine import Engine
 from forge.engine.environments import KIND, EnvironmentMachine
 from forge.engine.project import Project
-from forge.model.plan import Source
+from forge.engine.releases import EngineReleases
+from forge.model.migrations import Contract
+from forge.model.plan import EnvironmentPlan, Source
 
 FINAL = {"succeeded", "failed", "cancelled", "rejected", "error"}
 SERVER = f"{sys.executable} -I -S -m http.server --bind 127.0.0.1 $PORT"
@@ -132,3 +134,54 @@ async def test_a_contract_that_fails_counts_and_an_expand_takes_nothing_away(ben
     state, _ = await bench.run("{run: echo added, migration: expand}")
     assert state.status == "succeeded", state.jobs["it"].message
     assert len((await bench.environment()).contracts) == 1
+
+
+async def test_a_refusal_that_a_dead_worker_heard_is_heard_again_by_the_next(bench: Bench) -> None:
+    """The same key asked again must not read as a yes, because the refusal was told before."""
+    engine = bench.engine
+    environments = EnvironmentMachine(engine.project, engine.artifacts)
+    releases = EngineReleases(engine.store, environments)
+    contract = Contract("run-1/a#1/1#1", "drop price", "no-such-version", 0.0, 0.0)
+    over = asyncio.Event()
+
+    async def until_over() -> bool:
+        return over.is_set()
+
+    async def ask() -> list[str]:
+        try:
+            async with asyncio.timeout(30):
+                plan = EnvironmentPlan("shop")
+                return [await releases.begin_contract(plan, contract, actor="ana") for _ in range(2)]
+        finally:
+            over.set()
+
+    answers, _ = await asyncio.gather(ask(), engine.work(until_over))
+    assert "is neither a number nor a version of shop" in answers[0]
+    assert "has refused it before" in answers[1]
+    assert (await bench.environment()).contracts == ()
+
+
+async def test_who_restored_what_was_dropped_goes_back_all_the_same(bench: Bench) -> None:
+    state, _ = await bench.run(deploy("1.3"))
+    assert state.status == "succeeded", state.jobs["it"].message
+    state, _ = await bench.run(deploy("1.4"), contract("1.4"))
+    assert state.status == "succeeded", state.jobs["it"].message
+    root = bench.engine.project.root
+    (root / "forge" / "pipeline.yaml").write_text(HEAD + "      - run: 'true'\n")
+    command = [sys.executable, "-m", "forge", "rollback", "shop", "--to", "1.3"]
+
+    async def called(*more: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *command, *more, cwd=root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+        return process.returncode or 0, output.decode()
+
+    code, words = await called()
+    assert code != 0
+    assert "1.3 cannot run any more" in words
+    assert (await bench.environment()).stable == "1.4"
+    code, words = await called("--override", "the column was restored")
+    assert code == 0, words
+    assert (await bench.environment()).stable == "1.3"

@@ -13,7 +13,6 @@ from forge.model.errors import DependencyFailed
 from forge.model.migrations import Contract, Migration
 from forge.model.plan import EnvironmentPlan
 
-
 DONE = StepResult("succeeded")
 
 

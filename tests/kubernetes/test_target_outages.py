@@ -152,7 +152,7 @@ async def test_an_apiserver_that_restarts_is_told_and_nothing_is_lost(own_cluste
         await shop.ensure(Version("1.0"), 2, None, 1)
         await until(shop, "1.0", lambda count: count.ready == 2)
         await asyncio.to_thread(own_cluster.stop_apiserver)
-        with pytest.raises(DependencyFailed, match="ensure|get|list|kube|cluster"):
+        with pytest.raises(DependencyFailed, match="cluster "):
             await shop.ensure(Version("1.1"), 1, None, 1)
         with pytest.raises(DependencyFailed):
             await _observe_for(shop, 10)

@@ -120,7 +120,7 @@ def _running(pod: Object, details: Details) -> str:
         if ready.get("reason") == "ReadinessGatesNotReady":
             return f"its containers are ready, a readiness gate is not: {'; '.join(gates)}"
         return f"node {node} is not heard of any more"
-    slow = [str(each.get("name", "")) for each in containers if mapping(each, "state", "running")]
+    slow = [str(each.get("name", "")) for each in containers if "running" in mapping(each, "state")]
     if "Unhealthy" in details.events:
         return f"probe fails: {details.events['Unhealthy']}"
     if slow:

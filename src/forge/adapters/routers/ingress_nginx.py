@@ -20,7 +20,6 @@ from forge.adapters.routers.backends import (
     BEFORE,
     Backends,
     check_able,
-    check_endpoints,
     find_backends,
     owners,
     table_of,
@@ -67,11 +66,7 @@ class IngressNginxRouter(RoutedObject):
         check_table(table)
         check_able(table, self.name)
         self._check_namespace()
-        backends = await find_backends(self._cluster, self._environment)
-        await check_endpoints(self._cluster, backends, table)
-        await self._fence.pass_with(token)
-        await self._made_again(backends)
-        main = await self._read()
+        backends, main = await self._allowed(table, token)
         present = main_version(main, backends)
         stable, arm = stable_and_arm(table, present)
         marked(main, token)
@@ -82,7 +77,7 @@ class IngressNginxRouter(RoutedObject):
         moved = (canary is None) != (wanted is None) or (wanted is not None and not contains(canary, wanted))
         if stable == present and wanted is not None:
             await self._write_canary(canary, wanted, token)
-        await self._write(lambda item: self._with_split(item, table, backends, token, moved=moved))
+        await self._write(lambda item: self._with_split(item, table, backends, token, moved=moved), backends, main)
         if stable != present and wanted is not None:
             await self._write_canary(canary, wanted, token)
         if wanted is None and canary is not None:

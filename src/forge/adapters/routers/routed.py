@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -64,11 +65,8 @@ class RoutedObject(ABC):
         """Write the split into the object. See Router. Writes nothing when it stands there already."""
         check_table(table)
         check_able(table, self.name)
-        backends = await find_backends(self._cluster, self._environment)
-        await check_endpoints(self._cluster, backends, table)
-        await self._fence.pass_with(token)
-        await self._made_again(backends)
-        await self._write(lambda item: self._with_split(item, table, backends, token))
+        backends, item = await self._allowed(table, token)
+        await self._write(lambda item: self._with_split(item, table, backends, token), backends, item)
 
     async def observed(self) -> TrafficTable | None:
         """Return the table in effect: as the object has it, once its controller has confirmed it. See Router.
@@ -99,7 +97,7 @@ class RoutedObject(ABC):
         if item is None or not (annotation(item, ORIGINAL) or annotation(item, TRAFFIC)):
             return
         backends = await find_backends(self._cluster, self._environment)
-        await self._write(lambda item: without_marks(self.restored(marked(item, token), backends)))
+        await self._write(lambda item: without_marks(self.restored(marked(item, token), backends)), backends)
 
     @abstractmethod
     def routed(self, item: Object, table: TrafficTable, backends: Backends) -> Object:
@@ -148,6 +146,15 @@ class RoutedObject(ABC):
             fresh = self.begun(with_notes(fresh, **({BEFORE: in_effect} if in_effect else {})))
         return with_table(fresh, table, token)
 
+    async def _allowed(self, table: TrafficTable, token: int) -> tuple[Backends, Object]:
+        """Return the environment's Services and the object as it is. Raises for what must not be written now: an old
+        token, versions without endpoints. Everything is asked at once where it can be: a verdict waits for it."""
+        backends, _ = await asyncio.gather(
+            find_backends(self._cluster, self._environment), self._fence.pass_with(token)
+        )
+        _, item = await asyncio.gather(check_endpoints(self._cluster, backends, table), self._made(backends))
+        return backends, item
+
     async def _found(self) -> Object | None:
         item = await self._cluster.get(self._kind, self._route, self._namespace)
         return None if item is None else {"apiVersion": self._kind.api_version, "kind": self._kind.name, **item}
@@ -169,19 +176,25 @@ class RoutedObject(ABC):
         self.remark = f"{self._kind.name} {self._route} was deleted by somebody: Forge makes it again"
         return TrafficTable({}, -1)
 
-    async def _made_again(self, backends: Backends) -> None:
-        if await self._found() is None and (manifest := await self._manifest(backends)) is not None:
+    async def _made(self, backends: Backends) -> Object:
+        """Return the object, made again where it is Forge's to make."""
+        item = await self._found()
+        if item is None and (manifest := await self._manifest(backends)) is not None:
             await self._cluster.apply(manifest, force=False)
+        return item or await self._read()
 
     async def _manifest(self, backends: Backends) -> Object | None:
         return await manifest_of(
             self._cluster, self._environment, backends.services, self._kind, self._route, self._namespace
         )
 
-    async def _write(self, change: Callable[[Object], Object | None]) -> None:
-        """Write a changed object; when somebody wrote in between, change theirs."""
+    async def _write(
+        self, change: Callable[[Object], Object | None], backends: Backends, item: Object | None = None
+    ) -> None:
+        """Write a changed object, `item` if nobody did in between, else theirs."""
         for attempt in range(1, ATTEMPTS + 1):
-            wanted = change(await self._read())
+            wanted = change(item or await self._made(backends))
+            item = None
             if wanted is None:
                 return
             try:

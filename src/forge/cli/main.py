@@ -19,6 +19,7 @@ from forge.cli import (
     environments,
     explanations,
     grafana,
+    importing,
     initialise,
     pipeline,
     releases,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for room in (
     initialise,
+    importing,
     pipeline,
     runs,
     approvals,

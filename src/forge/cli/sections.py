@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 SECTIONS = (
-    ("Describe", ("init", "lint", "plan", "graph", "schema", "simulate", "analyse", "backtest")),
+    ("Describe", ("init", "import", "lint", "plan", "graph", "schema", "simulate", "analyse", "backtest")),
     ("Run", ("run", "runs", "status", "logs", "approve", "reject", "cancel", "retry", "resume", "artifacts")),
     ("Release", ("release", "rollback", "explain", "env", "signals", "grafana")),
     ("Forge itself", ("doctor", "audit", "completion", "version", "help")),

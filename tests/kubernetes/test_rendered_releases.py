@@ -93,6 +93,39 @@ def test_what_kustomize_built_rolls_back_without_the_repository(repository: Repo
     assert (image(kubectl), colour(kubectl)) == ({"shop:1.0"}, "red")
 
 
+CHART = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shop-config}
+data: {COLOUR: {{ .Values.colour | quote }}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: {{ .Release.Name }}-check, annotations: {"helm.sh/hook": test}}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: check, image: x}]}}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on this machine")
+def test_what_helm_rendered_is_released_with_the_runs_own_settings(repository: Repository, kubectl: Any) -> None:
+    repository.write("chart/Chart.yaml", {"apiVersion": "v2", "name": "shop", "version": "0.1.0"})
+    repository.write("chart/values.yaml", {"colour": "red"})
+    repository.write("chart/templates/shop.yaml", shops.deployment(mounts=True, replicas=1), shops.secret())
+    (repository.folder / "chart" / "templates" / "config.yaml").write_text(CHART)
+    repository.target('helm: {chart: chart, set: {colour: "blue-${{ params.version }}"}}')
+    said = repository.run("1.0")
+    assert "left out: Job/chart-check (test) is a hook of the chart" in said
+    assert (image(kubectl), colour(kubectl)) == ({"shop:1.0"}, "blue-1.0")
+    assert kubectl.json("get", "jobs")["items"] == []
+
+
+def test_workers_that_nobody_asks_need_no_service(repository: Repository, kubectl: Any) -> None:
+    repository.write("k8s/all.yaml", shops.deployment(replicas=2))
+    repository.run("1.0")
+    repository.run("2.0")
+    assert image(kubectl) == {"shop:2.0"}
+
+
 def test_what_a_release_does_not_have_any_more_is_gone_after_it(repository: Repository, kubectl: Any) -> None:
     both = [shops.config_map("lookup", A="1"), shops.config_map("other", B="1")]
     repository.write("k8s/all.yaml", shops.deployment(replicas=1), shops.service(), *both)

@@ -92,12 +92,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def reason_of(complaints: str) -> str:
     """Return the lines that tell why; tools warn of other things first, and advise afterwards."""
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
+    lines = [line.strip() for line in complaints.strip().splitlines()]
     for line in lines:
         if (logged := _LOGGED.search(line)) is not None:
             return logged[1].replace('\\"', '"').replace("\\n", " ")
     for number, line in enumerate(lines):
         if line.lower().startswith("error"):
-            told = line.partition(":")[2].strip() or line
-            return " ".join([told, *lines[number + 1 : number + _KEPT]])
-    return " ".join(lines[-_KEPT:])
+            rest = lines[number + 1 : number + _KEPT]
+            # After an empty line it is advice.
+            rest = rest[: rest.index("")] if "" in rest else rest
+            return " ".join([line.partition(":")[2].strip() or line, *rest])
+    return " ".join(line for line in lines[-_KEPT:] if line)

@@ -12,12 +12,11 @@ from typing import Any
 from forge.adapters.kubernetes.connection import Cluster
 from forge.adapters.kubernetes.errors import Conflict
 from forge.adapters.kubernetes.fencing import Fence
-from forge.adapters.kubernetes.kinds import CONFIG_MAP, SERVICE
-from forge.adapters.kubernetes.naming import TRAFFIC
+from forge.adapters.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, POD, SERVICE
+from forge.adapters.kubernetes.naming import FRONT, TRAFFIC, annotation, environment_label, labels_of, selector
 from forge.adapters.kubernetes.objects import Object
 from forge.adapters.routers.backends import (
     check_able,
-    check_endpoints,
     find_backends,
     ready_endpoints,
     table_of,
@@ -27,6 +26,7 @@ from forge.adapters.routers.backends import (
 from forge.adapters.routers.base import Capability
 from forge.adapters.routers.envoy import check_table
 from forge.adapters.routers.routed import ATTEMPTS, shares
+from forge.adapters.targets.kubernetes.counting import is_ready, seen_versions
 from forge.model.configs import ROUTER_CAPABILITIES, ReplicasRouterConfig
 from forge.model.errors import DependencyFailed
 from forge.model.traffic import TrafficTable
@@ -50,7 +50,10 @@ class ReplicasRouter:
         """Remember the table, when every version in it has a ready pod. See Router."""
         check_table(table)
         check_able(table, "replicas")
-        await check_endpoints(self._cluster, await find_backends(self._cluster, self._environment), table)
+        ready = await self._ready()
+        asked = [version for version, weight in table.weights.items() if weight]
+        if empty := sorted(version for version in asked if not ready.get(version)):
+            raise DependencyFailed(f"no ready endpoint of {', '.join(empty)} yet: no traffic is sent there")
         await self._fence.pass_with(token)
         for attempt in range(1, ATTEMPTS + 1):
             record = await self._record()
@@ -85,7 +88,7 @@ class ReplicasRouter:
 
     async def address(self) -> str:
         """Return the Service's address in the cluster, or that of its load balancer. See Router."""
-        if self._config.address:
+        if self._config.address or not await self._has_services():
             return self._config.address
         backends = await find_backends(self._cluster, self._environment)
         service = await self._cluster.get(SERVICE, backends.front)
@@ -103,9 +106,24 @@ class ReplicasRouter:
         return None if found is None else {"apiVersion": "v1", "kind": "ConfigMap", **found}
 
     async def _ready(self) -> dict[str, int]:
+        """Return how many replicas of each version work: endpoints of its Service; of what nobody asks, such as the
+        workers of a queue, its ready pods."""
+        if not await self._has_services():
+            return await self._ready_pods()
         backends = await find_backends(self._cluster, self._environment)
         counts = await ready_endpoints(self._cluster, sorted(backends.names))
         return {version: counts[name] for version, name in backends.services.items()}
+
+    async def _has_services(self) -> bool:
+        found, _ = await self._cluster.objects(SERVICE, labels=selector(labels_of(self._environment)))
+        return any(annotation(item, FRONT) for item in found)
+
+    async def _ready_pods(self) -> dict[str, int]:
+        labels = selector(labels_of(self._environment))
+        workloads, _ = await self._cluster.objects(DEPLOYMENT, labels=labels)
+        pods, _ = await self._cluster.objects(POD)
+        versions = seen_versions(workloads, pods, environment_label(self._environment))
+        return {version: sum(is_ready(pod) for pod in seen.alive) for version, seen in versions.items()}
 
 
 def told_shares(table: TrafficTable, ready: dict[str, int]) -> str:

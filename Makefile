@@ -23,7 +23,7 @@ test: setup controlplane ## Run every test
 	@command -v git >/dev/null || { echo 'error: the tests need git; on Debian and Ubuntu: apt install git' >&2; exit 1; }
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
 
-controlplane:
+controlplane: ## Build the Kubernetes control plane of the tests, where there is Go (once)
 	@$(PYTHON) scripts/controlplane.py --if-possible >/dev/null
 
 cluster: setup controlplane ## Run a Kubernetes cluster on this machine, as the tests do, until Ctrl-C (PROMETHEUS=1: one too)

@@ -250,3 +250,14 @@ async def test_observing_takes_microseconds_and_asks_nobody(shop) -> None:
     for _ in range(100):
         await shop.observe()
     assert (time.perf_counter() - started) / 100 < 0.005
+
+
+async def test_logs_are_followed_also_of_pods_that_come_later(shop) -> None:
+    await shop.ensure(OLD, 1, None, 1)
+    await ready(shop, "1.0", 1)
+    lines = shop.logs(None, follow=True, tail=10)
+    async with asyncio.timeout(PATIENCE):
+        assert (await anext(lines)).startswith("1.0/")
+        await shop.ensure(NEW, 1, None, 1)
+        assert (await anext(lines)).startswith("1.1/")
+    await lines.aclose()

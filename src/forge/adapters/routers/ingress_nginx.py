@@ -279,7 +279,7 @@ def _is_canarys_own(key: str) -> bool:
 
 def _number(item: Object, name: str, otherwise: int) -> int:
     text = annotation(item, PREFIX + name)
-    return int(text) if text.isdigit() else otherwise
+    return int(text) if text.isdecimal() else otherwise
 
 
 def _backends(item: Object) -> Iterator[dict[str, Any]]:

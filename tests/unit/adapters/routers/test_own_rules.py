@@ -7,15 +7,17 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.routed_objects import (
     BACKENDS,
+    CLUSTER,
     VERSIONS,
     freed,
     gateway_router,
     http_route,
+    ingress,
     istio_router,
     positive,
     tables,
@@ -23,9 +25,11 @@ from cluster.routed_objects import (
     written,
 )
 from forge.adapters.routers.backends import Backends, check_able, owners, without_marks
+from forge.adapters.routers.gateway_api import GatewayApiRouter
+from forge.adapters.routers.ingress_nginx import IngressNginxRouter, canary_ingress, weights_of
 from forge.adapters.routers.originals import contains
 from forge.adapters.routers.replicas import service_address, told_shares
-from forge.model.configs import ROUTER_CAPABILITIES
+from forge.model.configs import ROUTER_CAPABILITIES, GatewayApiRouterConfig, IngressNginxRouterConfig
 from forge.model.errors import UsageError
 from forge.model.traffic import Route, TrafficTable
 
@@ -56,6 +60,7 @@ def tables_with_routes(draw: st.DrawFn) -> TrafficTable:
 
 
 @CASES
+@settings(max_examples=40)
 @given(first=tables_with_routes(), then=tables_with_routes())
 def test_whatever_was_asked_before_the_same_is_written_and_all_is_given_back(
     router: Any, item: Any, key: str, refs: str, first: TrafficTable, then: TrafficTable
@@ -69,6 +74,7 @@ def test_whatever_was_asked_before_the_same_is_written_and_all_is_given_back(
 
 
 @CASES
+@settings(max_examples=40)
 @given(first=tables_with_routes(), then=tables_with_routes(), at=st.integers(0, 2))
 def test_edits_in_the_middle_of_a_release_stay(
     router: Any, item: Any, key: str, refs: str, first: TrafficTable, then: TrafficTable, at: int
@@ -91,6 +97,7 @@ def test_edits_in_the_middle_of_a_release_stay(
 
 
 @CASES
+@settings(max_examples=40)
 @given(first=tables_with_routes(), then=tables())
 def test_a_version_whose_service_is_gone_is_still_known_for_one(
     router: Any, item: Any, key: str, refs: str, first: TrafficTable, then: TrafficTable
@@ -315,3 +322,91 @@ def test_where_a_service_is_reached(spec: Any, status: Any, address: str) -> Non
 )
 def test_containing(actual: Any, wanted: Any, has: bool) -> None:
     assert contains(actual, wanted) is has
+
+
+def test_a_grpc_route_is_split_like_any_other() -> None:
+    router = GatewayApiRouter(CLUSTER, "production", GatewayApiRouterConfig("shop", kind="GRPCRoute"))
+    method = {"method": {"type": "Exact", "service": "shop.Orders"}}
+    item = {
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute", "metadata": {"name": "shop", "namespace": "shop"},
+        "spec": {"parentRefs": [{"name": "public"}],
+                 "rules": [{"matches": [method], "backendRefs": [{"name": "shop", "port": 50051}]}]},
+    }  # fmt: skip
+    table = TrafficTable({"1.0": 9000, "1.1": 1000}, 1, (Route("1.1", header="x-preview", value="yes"),))
+    fresh = written(router, item, table)
+    narrowed, split = fresh["spec"]["rules"]
+    header = {"type": "Exact", "name": "x-preview", "value": "yes"}
+    assert narrowed["matches"] == [{**method, "headers": [header]}]
+    assert {ref["name"]: ref["weight"] for ref in split["backendRefs"]} == {"shop-1-0": 9000, "shop-1-1": 1000}
+    assert freed(router, fresh) == item
+
+
+def ingress_case(**notes: str) -> Any:
+    item = ingress()
+    item["metadata"]["annotations"] |= {f"nginx.ingress.kubernetes.io/{key.replace('_', '-')}": each
+                                        for key, each in notes.items()}  # fmt: skip
+    return item
+
+
+HALF = TrafficTable({"1.0": 5000, "1.1": 5000}, 1)
+
+
+def canary_notes(item: Any, table: TrafficTable) -> dict[str, str]:
+    notes = canary_ingress(item, "c", table, BACKENDS, "production")["metadata"]["annotations"]
+    return {key.removeprefix("nginx.ingress.kubernetes.io/"): value for key, value in notes.items()}
+
+
+def test_the_canary_has_what_the_controller_reads_of_it_and_nothing_else() -> None:
+    item = ingress_case(affinity="cookie", session_cookie_name="route", proxy_read_timeout="9", load_balance="ewma")
+    item["metadata"]["annotations"]["kubernetes.io/ingress.class"] = "nginx-internal"
+    found = canary_notes(item, HALF)
+    assert found == {
+        "affinity": "cookie", "session-cookie-name": "route", "load-balance": "ewma",
+        "kubernetes.io/ingress.class": "nginx-internal",
+        "canary": "true", "canary-weight": "5000", "canary-weight-total": "10000",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("routes", "words"),
+    [
+        ((Route("1.0", header="x"),), "to its canary \\(1.1\\) only, not to 1.0"),
+        ((Route("1.1", header="x", cookie="c", value="always"),), "by a header or by a cookie, not by both"),
+        ((Route("1.1", header="x"), Route("1.1", header="y")), "one header and one cookie"),
+        ((Route("1.1", cookie="c"),), "only where its value is `always`"),
+    ],
+)
+def test_what_a_canary_ingress_cannot_do_is_refused(routes: tuple[Route, ...], words: str) -> None:
+    table = TrafficTable(HALF.weights, 1, routes)
+    main = written(
+        IngressNginxRouter(CLUSTER, "p", IngressNginxRouterConfig("shop")), ingress(), TrafficTable({"1.0": 10_000}, 1)
+    )
+    with pytest.raises(UsageError, match=words):
+        canary_ingress(main, "c", table, BACKENDS, "production")
+
+
+def test_a_header_of_any_value_is_a_pattern() -> None:
+    found = canary_notes(ingress(), TrafficTable({"1.0": 10_000}, 1, (Route("1.1", header="x-preview"),)))
+    assert (found["canary-by-header"], found["canary-by-header-pattern"]) == ("x-preview", ".*")
+    assert found["canary-weight"] == "0"
+
+
+def test_the_default_backend_is_turned_too() -> None:
+    item = ingress()
+    item["spec"] = {"defaultBackend": {"service": {"name": "shop", "port": {"number": 80}}}}
+    router = IngressNginxRouter(CLUSTER, "production", IngressNginxRouterConfig("shop"))
+    main = written(router, item, HALF)
+    assert main["spec"]["defaultBackend"]["service"] == {"name": "shop-1-0", "port": {"number": 80}}
+    canary = canary_ingress(main, "c", HALF, BACKENDS, "production")
+    assert canary["spec"] == {"defaultBackend": {"service": {"name": "shop-1-1", "port": {"number": 80}}}}
+    assert freed(router, main) == item
+
+
+@given(text=st.text(max_size=8))
+def test_a_weight_that_nobody_understands_is_none(text: str) -> None:
+    main = written(IngressNginxRouter(CLUSTER, "p", IngressNginxRouterConfig("shop")), ingress(), HALF)
+    canary = canary_ingress(main, "c", HALF, BACKENDS, "production")
+    canary["metadata"]["annotations"]["nginx.ingress.kubernetes.io/canary-weight"] = text
+    found = weights_of(main, canary, BACKENDS)
+    assert sum(found.values()) == 10_000
+    assert set(found) <= {"1.0", "1.1"}

@@ -44,7 +44,9 @@ def _step(assembly: Assembly, draft: JobDraft, index: int, step: StepPlan, root:
         return
     rewritten = any(before.kind == "run" for before in draft.plan.steps[:index])
     where = place / "target" / "kubernetes"
-    for problem in _examine(config, step.config["strategy"]["name"], root, root / folder, where, draft.steps[index]):
+    router = model.router.name_for("kubernetes")
+    strategy = step.config["strategy"]["name"]
+    for problem in _examine(config, strategy, router, root, root / folder, where, draft.steps[index]):
         yield _as_warning(problem) if rewritten else problem
 
 
@@ -61,11 +63,11 @@ def _merged(model: KubernetesTargetModel, target: dict[str, Any]) -> dict[str, A
 
 
 def _examine(
-    config: dict[str, Any], strategy: str, root: Path, base: Path, place: Place, step: Place
+    config: dict[str, Any], strategy: str, router: str, root: Path, base: Path, place: Place, step: Place
 ) -> Iterator[Diagnostic]:
     from forge.adapters.kubernetes.objects import find_service, find_workload, key_of
     from forge.adapters.kubernetes.prudence import capacity_warnings
-    from forge.adapters.kubernetes.rendering import read_manifests, with_images
+    from forge.adapters.kubernetes.rendering import check_front, read_manifests, with_images
 
     paths = tuple(path for path in config["manifests"] if (base / path).exists())
     if len(paths) < len(config["manifests"]):
@@ -75,7 +77,7 @@ def _examine(
         manifests = read_manifests(paths, base, root)
         items = [manifest.item for manifest in manifests]
         main = find_workload(items, config["workload"])
-        find_service(items, main, config["service"])
+        check_front(main, find_service(items, main, config["service"]), router)
         with_images(main, config["images"])
         kind = key_of(main).kind
         if kind != "Deployment" and strategy != "rolling":

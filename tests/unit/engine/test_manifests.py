@@ -173,6 +173,24 @@ def test_the_kind_in_the_manifests_decides_about_the_strategy(
     assert (repository.refused() == []) is able
 
 
+@pytest.mark.parametrize(
+    ("router", "able"), [("replicas", True), ("{istio: shop}", False), ("{gateway_api: shop}", False)]
+)
+def test_a_router_needs_a_service_to_split(repository: Repository, router: str, able: bool) -> None:
+    text = (repository.root / "forge" / "pipeline.yaml").read_text()
+    repository.write(forge__pipeline_yaml=text.replace("    signals:", f"    router: {router}\n    signals:"))
+    assert (repository.refused() == []) is able
+    if not able:
+        assert (
+            "needs a Service, and the manifests hold none that selects the pods of Deployment/shop"
+            in repository.refused()[0]
+        )
+        repository.write(
+            k8s__front_yaml="{apiVersion: v1, kind: Service, metadata: {name: front}, spec: {selector: {app: shop}}}\n"
+        )
+        assert repository.refused() == []
+
+
 def test_an_environment_of_this_machine_needs_no_manifests(tmp_path: Path) -> None:
     made = Repository(tmp_path)
     made.write(

@@ -122,6 +122,16 @@ def canonical(objects: Iterable[Object]) -> str:
     return "---\n".join(texts)
 
 
+def check_front(workload: Object, service: Object | None, router: str) -> None:
+    """Raise UsageError for a router that splits the traffic of a Service where the manifests hold none."""
+    if service is None and router != "replicas":
+        title = key_of(workload).title
+        raise UsageError(
+            f"the router `{router}` needs a Service, and the manifests hold none that selects the pods of {title}",
+            hint="add one, or write `router: replicas` for what nobody asks",
+        )
+
+
 def replicas_of(workload: Object) -> int | None:
     """Return how many replicas a manifest asks for; None: it leaves that to somebody else, or to the number of nodes."""
     count = mapping(workload, "spec").get("replicas")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from forge.adapters.kubernetes.objects import Object, Parts, key_of, mapping, split_objects
-from forge.adapters.kubernetes.rendering import ARTIFACT_NAME, canonical, objects_in, rendered, replicas_of
+from forge.adapters.kubernetes.rendering import ARTIFACT_NAME, canonical, check_front, objects_in, rendered, replicas_of
 from forge.adapters.kubernetes.sources import render
 from forge.adapters.steps.base import PublishedArtifact, StepContext
 from forge.adapters.steps.private import private_file
@@ -49,6 +49,7 @@ async def render_version(
         objects = await render(target, base=context.cwd, root=context.workspace, env=context.env, say=context.say)
     parts = split_objects(objects, target.workload, target.service)
     check_strategy(parts.workload, config)
+    check_front(parts.workload, parts.service, environment.router)
     artifact = await keep_manifests(context, environment.name, objects)
     context.say(f"rendered {_counted(objects)} for {key_of(parts.workload).title} (sha256 {artifact.digest})")
     return Rendered(artifact, _pinned(target, parts), parts)

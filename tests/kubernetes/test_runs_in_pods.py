@@ -138,6 +138,34 @@ async def test_steps_in_pods_and_on_the_machine_work_on_one_workspace(bench: Ben
     assert await bench.nothing_is_left()
 
 
+async def test_what_is_no_command_happens_on_the_workers_machine(bench: Bench, tmp_path: Path) -> None:
+    """A checkout asks this machine's git, with what this machine has to log in by; the pod only sees the files."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    for words in (
+        ["init", "-q", "-b", "main"],
+        ["config", "user.email", "a@example.org"],
+        ["config", "user.name", "a"],
+    ):
+        await git(origin, *words)
+    (origin / "app.txt").write_text("from git")
+    await git(origin, "add", ".")
+    await git(origin, "commit", "-q", "-m", "first")
+    checkout = {"repository": str(origin), "ref": "main", "into": "."}
+    job = bench.job("build", StepPlan("", "checkout", "checkout", checkout), run("cat app.txt"))
+    async with bench.engine() as engine:
+        run_id = await engine.start_run(Plan("test", (job,), Source("")), actor="ana")
+        state = await finish(engine, run_id)
+    assert state.status == "succeeded", state.jobs["build"].message
+    assert "from git" in bench.log(run_id, "build", "2")
+    assert "Pod" not in bench.log(run_id, "build", "1")
+
+
+async def git(folder: Path, *words: str) -> None:
+    process = await asyncio.create_subprocess_exec("git", *words, cwd=folder)
+    assert await process.wait() == 0
+
+
 async def test_a_command_that_fails_in_a_pod_fails_its_job_and_cleans_up_in_pods(bench: Bench) -> None:
     clean = StepPlan("always-1", "run", "clean", {"script": "echo cleaned; cat left"}, run_on="always")
     job = bench.job("build", run("echo left > left; exit 3"), clean, shared=True)

@@ -23,6 +23,7 @@ from forge.adapters.steps.migrating import performed
 from forge.adapters.steps.private import process_key
 from forge.core.pipeline.keys import StepKey
 from forge.core.pipeline.state import RunState
+from forge.core.pipeline.step_rules import job_runs_elsewhere
 from forge.core.pipeline.variables import declared_env, has_expression
 from forge.engine import secrets, step_environment
 from forge.engine.artifact_index import RunArtifacts
@@ -76,7 +77,7 @@ class StepPerformer:
         log = self._project.step_log(run.id, key.job, key.attempt, key.step)
         begun = log.with_name(f"{log.name}.{key.step_attempt}.begun")
         again = begun.exists()
-        if again and job.runner == LOCAL:
+        if again and not job_runs_elsewhere(job, step):
             await self._runner.kill(process_key(run.id, action.key))
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.touch()
@@ -114,7 +115,7 @@ class StepPerformer:
         path = self._project.step_log(run.id, key.job, key.attempt, key.step)
         with StepLog(path, masker) as log:
             if again:
-                log.say(_AGAIN if job.runner == LOCAL or step.kind != "run" else _FOLLOWED)
+                log.say(_FOLLOWED if job_runs_elsewhere(job, step) else _AGAIN)
             for name in masker.too_short:
                 log.say(f"forge: the secret {name} is too short to be hidden in logs")
             try:
@@ -168,7 +169,7 @@ class StepPerformer:
 
         folder = _interpolate(step.working_directory or job.working_directory, known)
         env = {
-            **(step_environment.base() if job.runner == LOCAL else {}),
+            **({} if _in_a_pod(job, step) else step_environment.base()),
             **declared,
             **values,
             **step_environment.of_forge(plan, run, job, step, key),
@@ -187,7 +188,7 @@ class StepPerformer:
             env=env,
             output=log,
             say=log.say,
-            runner=self._runner_of(job, known, told_to_stop),
+            runner=self._runner_of(job, known, told_to_stop) if _in_a_pod(job, step) else self._runner,
             artifacts=self._artifacts,
             index=RunArtifacts(self._store.documents, key.attempt),
             releases=self._releases,
@@ -198,9 +199,7 @@ class StepPerformer:
         )
 
     def _runner_of(self, job: JobPlan, known: Mapping[str, Any], told_to_stop: Callable[[], Awaitable[bool]]) -> Runner:
-        """Return what runs the job's commands. Raises UsageError for settings that cannot be read."""
-        if job.runner == LOCAL:
-            return self._runner
+        """Return what runs the job's commands elsewhere. Raises UsageError for settings that cannot be read."""
         config = _interpolated(job.runner_config, known)
         return self._remote(job.runner, config, str(self._project.root), told_to_stop)
 
@@ -241,6 +240,11 @@ def _interpolated(value: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_interpolated(inner, known) for inner in value]
     return value
+
+
+def _in_a_pod(job: JobPlan, step: StepPlan) -> bool:
+    """Tell whether the step is a command elsewhere; all other kinds of steps work where the workspace is."""
+    return step.kind == "run" and job.runner != LOCAL
 
 
 def _migration(step: StepPlan, known: Mapping[str, Any]) -> Migration | None:

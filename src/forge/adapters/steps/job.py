@@ -54,7 +54,13 @@ class JobStep:
             return StepResult("failed", "; ".join(f"{one.file}:{one.line}: {one.message}" for one in error.diagnostics))
         except _UnfitError as error:
             return StepResult("failed", f"{config.manifest} {error}")
-        execution = _Execution(context, config, manifest)
+        access = _access(context.plan, config)
+        own = str(manifest["metadata"].get("namespace") or access.namespace)
+        if access.namespace not in {"", own}:
+            return StepResult(
+                "failed", f"{config.manifest} is for namespace {own}, but the step is for {access.namespace}"
+            )
+        execution = _Execution(context, config, manifest, access)
         declared = annotation(manifest, MIGRATION)
         if not declared or context.step.migration is not None:
             return await execution.run(context)
@@ -102,9 +108,10 @@ class _Execution:
 
     kind = "job"
 
-    def __init__(self, context: StepContext, config: JobStepConfig, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, context: StepContext, config: JobStepConfig, manifest: dict[str, Any], access: KubernetesAccess
+    ) -> None:
         self._config = config
-        access = _access(context.plan, config)
         self._cluster: Cluster = shared_cluster(access)
         self._job = _named(manifest, context)
         self._name = str(self._job["metadata"]["name"])

@@ -186,7 +186,11 @@ class NodeAgent:
             if pod["spec"]["nodeName"] not in self._lost:
                 self._events.tell(pod, container, reason, message)
 
-        runner = PodRunner(pod, address, folder, self._fetcher(pod), report, event)
+        try:
+            runner = PodRunner(pod, address, folder, self._fetcher(pod), report, event)
+        except ValueError as problem:  # a failure that there is not
+            event("", "Failed", str(problem))
+            return
         self._pods[metadata["uid"]] = runner
         runner.start()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import signal
 import time
@@ -23,6 +24,7 @@ from cluster.pod_status import Record, now, status_of
 from cluster.pod_volumes import materialise
 from cluster.probes import probed
 
+log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 EAGER = 0.25
 """Seconds between two readiness probes until the first one that passes."""
@@ -54,6 +56,8 @@ class PodRunner:
     def start(self) -> None:
         self._changed.set()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._publish())]
+        for task in self._tasks:
+            task.add_done_callback(_complain)
 
     def update(self, pod: Object) -> None:
         """Take note of changes to the object: labels, annotations, conditions of others."""
@@ -334,6 +338,11 @@ class PodRunner:
                 continue
             if _same(self.status(), self._written):
                 self._changed.clear()
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a pod is no longer looked after", exc_info=task.exception())
 
 
 def _merged(pod: Object, status: Object) -> list[Object]:

@@ -243,6 +243,13 @@ def test_failures_on_demand(kubectl: Kubectl, wanted: str) -> None:
         until(lambda: conditions(kubectl, wanted)["Ready"] == "True", "it to be ready", 10)
 
 
+def test_a_failure_that_there_is_not_is_told(kubectl: Kubectl) -> None:
+    kubectl.apply(failing("never-redy", shell("sleep 100")), pod("other", shell("sleep 100")))
+    phase(kubectl, "other", "Running")
+    told = until(lambda: kubectl.json("get", "events", "--field-selector=reason=Failed")["items"], "an event", 10)
+    assert "never-redy is none of never-ready" in told[0]["message"]
+
+
 def test_one_container_s_image_may_be_lacking(kubectl: Kubectl) -> None:
     kubectl.apply(pod("half", shell("sleep 100"), shell("sleep 100", "other") | {"image": "forge.test/gone:1"}))
     phase(kubectl, "half", "Running")

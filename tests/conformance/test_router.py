@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster import routed_shops, shops
+from cluster.gateway import FrontDoors
 from forge.adapters.routers.base import Router
 from forge.adapters.routers.memory import MemoryRouter
 from forge.adapters.targets.base import Target
@@ -89,6 +90,9 @@ async def split(request, tmp_path, shop_namespace) -> AsyncIterator[Split]:
         objects = routed_shops.routes(request.param, shop_namespace[1])
         if objects:
             request.getfixturevalue("kubectl").apply(*objects)
+        if request.param == "gateway_api":
+            kubernetes = request.getfixturevalue("cluster")
+            FrontDoors(lambda path: kubernetes.api("GET", path)).gateway(shop_namespace[1], "edge")  # has its address
         artifact = shops.written(tmp_path, shops.deployment(), shops.service())
         shop = shops.Shop(*shop_namespace, artifact)
         yield Split(shop, routed_shops.open_router(request.param, shop.cluster), request.param)

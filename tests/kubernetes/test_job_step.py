@@ -218,6 +218,7 @@ async def test_a_job_that_somebody_deletes_is_an_error(bench: Bench) -> None:
         ("", "it holds nothing"),
         ("kind: Job\nspec: {}\n", "has a Job without a name"),
         ("kind: Job\nmetadata: {name: x}\nspec: {suspend: true}\n", "it would never end"),
+        ("kind: Job\nmetadata: {name: x, namespace: other}\n", "is for namespace other, but the step is for t-"),
         ("kind: Job\n  metadata: [\n", "job.yaml"),
         (
             "kind: Job\nmetadata: {name: x, annotations: {forge.dev/migration: contract}}\n",

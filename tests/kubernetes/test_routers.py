@@ -198,6 +198,12 @@ async def test_copies_go_to_a_version_whose_answers_nobody_sees(routed) -> None:
         seen = {line for line in lines if line.startswith(f"seen {word}-")}
         await asyncio.sleep(0.1)
     assert seen == {f"seen {word}-{number}" for number in range(10)}
+    await routed.split({"1.0": 10_000}, Route("1.2", mirror=5000))
+    for number in range(60):
+        routed.ask(**{"x-seen": f"half-{word}-{number}"})
+    await asyncio.sleep(0.5)
+    lines = routed.kubectl.ok("logs", "deployment/shop-1-2-" + slug_end(routed), "--tail=-1").splitlines()
+    assert 12 <= len([line for line in lines if line.startswith(f"seen half-{word}-")]) <= 48
 
 
 def slug_end(routed: Routed) -> str:

@@ -42,6 +42,8 @@ class StepPod:
         self._silent_since: float | None = None
         self._events_at = 0.0
         self._hurry = asyncio.Event()
+        self._looked = False
+        self._is_gone = False
 
     @property
     def command(self) -> ContainerState:
@@ -64,8 +66,8 @@ class StepPod:
         if self.command.phase == "ended":
             return True
         if self.job is None:
-            return True
-        return bool(job_end(self.job)[0]) and (self.pod is None or _is_over(self.pod))
+            return self._looked
+        return bool(job_end(self.job)[0]) and (self.pod is None or self._is_gone or _is_over(self.pod))
 
     def ended_now(self) -> bool:
         """Whether the command has ended as far as is known, asked by somebody who has reason to think so: the next
@@ -84,7 +86,7 @@ class StepPod:
                 raise
             self._tell(f"{error.message}; asked again")
             return
-        self._silent_since = None
+        self._silent_since, self._looked, self._is_gone = None, True, not pods
         if pods:  # one that is gone is remembered as it was last
             self.pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
 

@@ -92,8 +92,36 @@ class DeployConfig(msgspec.Struct, frozen=True):
     """It mends something: it may start while the error budget is empty."""
 
 
+class KubernetesAccess(msgspec.Struct, frozen=True):
+    """Which cluster, and where in it. Empty: the kubeconfig's own current context and its namespace.
+
+    `kubeconfig`: a file; empty: KUBECONFIG, ~/.kube/config, or, in a pod, the pod's own service account.
+    """
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+
+
+class WorkloadConfig(msgspec.Struct, frozen=True):
+    """A workload on a cluster that the pipeline deploys by itself: `name` is `Deployment/shop`.
+
+    `query` is a PromQL whose answer is the part of requests that fail; above `above` (a fraction) it is too much.
+    `http` is how Prometheus is reached (`HttpConfig`); the names of secrets, never their values, are in it.
+    """
+
+    name: str
+    access: KubernetesAccess
+    query: str = ""
+    above: float = 0.05
+    http: dict[str, Any] = {}
+
+
 class VerifyConfig(msgspec.Struct, frozen=True):
-    """Waits until the environment's last release has settled, then checks its metrics for `for_seconds`."""
+    """Waits until the environment's last release has settled, then checks its metrics for `for_seconds`.
+
+    With `workload` it is that which is waited for and checked, and there is no environment.
+    """
 
     environment: str
     timeout: float = 300.0
@@ -102,13 +130,15 @@ class VerifyConfig(msgspec.Struct, frozen=True):
     for_seconds: float = 0.0
     rollback: bool = False
     """Roll the environment back when a check fails."""
+    workload: WorkloadConfig | None = None
 
 
 class RollbackConfig(msgspec.Struct, frozen=True):
-    """Goes back to `to`, or to the version that was stable before."""
+    """Goes back to `to`, or to the version that was stable before; with `workload` to one of its revisions."""
 
     environment: str
     to: str = ""
+    workload: WorkloadConfig | None = None
 
 
 class ApproveConfig(msgspec.Struct, frozen=True):
@@ -159,17 +189,6 @@ class EnvoyRouterConfig(msgspec.Struct, frozen=True):
     """A client stays with the version that answered it first (cookie), as long as that version is there."""
     request_timeout: float = 60.0
     max_connections: int = 4096
-
-
-class KubernetesAccess(msgspec.Struct, frozen=True):
-    """Which cluster, and where in it. Empty: the kubeconfig's own current context and its namespace.
-
-    `kubeconfig`: a file; empty: KUBECONFIG, ~/.kube/config, or, in a pod, the pod's own service account.
-    """
-
-    kubeconfig: str = ""
-    context: str = ""
-    namespace: str = ""
 
 
 class HelmChart(msgspec.Struct, frozen=True):

@@ -20,6 +20,10 @@ class RollbackStep:
     async def run(self, context: StepContext) -> StepResult:
         """Do it."""
         config = msgspec.convert(context.step.config, RollbackConfig)
+        if config.workload is not None:
+            from forge.adapters.steps.workload import roll_back_workload
+
+            return await roll_back_workload(context, config, config.workload)
         name = config.environment
         payload = {"to": config.to} if config.to else {}
         refusal = await context.releases.command(name, "rollback", payload, key=context.key, actor=context.actor)

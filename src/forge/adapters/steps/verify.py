@@ -24,6 +24,10 @@ class VerifyStep:
     async def run(self, context: StepContext) -> StepResult:
         """Do it."""
         config = msgspec.convert(context.step.config, VerifyConfig)
+        if config.workload is not None:
+            from forge.adapters.steps.workload import verify_workload
+
+            return await verify_workload(context, config, config.workload)
         problem = await _rolled_out(context, config)
         result = StepResult("failed", problem) if problem else await _checked(context, config)
         if result.outcome != "failed" or not config.rollback:

@@ -118,7 +118,7 @@ def _unknown_environments(row: Instance, assembly: Assembly, *, certain: bool) -
     if row.plan.environment:
         wanted.append((row.plan.environment, row.draft.plan.environment, row.draft.place / "environment"))
     for step, original, place in zip(row.plan.steps, row.draft.plan.steps, row.draft.steps, strict=True):
-        if step.kind in {"deploy", "verify", "rollback"}:
+        if step.kind in {"deploy", "verify", "rollback"} and step.config["environment"]:
             where = place / step.kind
             inside = where.document.span((*where.path, "environment"))
             if inside != where.document.span(where.path, key=True):

@@ -98,8 +98,19 @@ async def test_a_third_version_has_to_wait(database) -> None:
     with pytest.raises(DependencyFailed, match=r"1\.2 has to wait: 1\.1 and 1\.0 share the workload"):
         await database.ensure(THIRD, 1, None, 1)
     await database.remove("1.0", 1)
+    with pytest.raises(DependencyFailed, match=r"1\.2 has to wait: [12] pods are not of 1\.1 yet"):
+        await database.ensure(THIRD, 1, None, 1)
+    await _until_all_are_of(database, "1.1")
+    await database.ensure(Version("1.1"), 3, None, 1)
     await database.ensure(THIRD, 1, None, 1)
     await becomes(database, v1_1=2, v1_2=1)
+
+
+async def _until_all_are_of(shop: shops.Shop, version: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while {*(await versions_of_pods(shop)).values()} != {version}:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_an_old_token_changes_nothing_in_place_either(database) -> None:
@@ -146,3 +157,15 @@ async def test_a_daemon_set_goes_on_and_goes_back(agents, cluster) -> None:
     await becomes(agents, v1_1=nodes - 1, v1_2=1)
     await agents.remove("1.2", 1)
     await becomes(agents, v1_1=nodes)
+
+
+async def test_one_replica_of_a_daemon_set_is_all_of_its_nodes(agents, cluster) -> None:
+    nodes = len(cluster.api("GET", "/api/v1/nodes")["items"])
+    assert nodes > 1
+    await agents.ensure(OLD, 1, None, 1)
+    await becomes(agents, v1_0=1)
+    await agents.ensure(NEW, 1, None, 1)
+    await becomes(agents, v1_0=0, v1_1=1)
+    assert [*(await versions_of_pods(agents)).values()] == ["1.1"] * nodes
+    await agents.remove("1.0", 1)
+    await becomes(agents, v1_1=1)

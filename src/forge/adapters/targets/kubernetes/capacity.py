@@ -66,6 +66,17 @@ def unit_of(holder: VersionSeen | None) -> Fraction:
     return Fraction(holder.asked, holder.wanted)
 
 
+def daemon_unit(workload: Object, size: int) -> Fraction:
+    """Return how many pods one of `size` replicas of a DaemonSet is: it has one on each node, however many there are.
+
+    1 for every other kind.
+    """
+    nodes = mapping(workload, "status").get("desiredNumberScheduled", 0)
+    if workload.get("kind") != "DaemonSet" or size <= 0 or not isinstance(nodes, int) or nodes <= 0:
+        return Fraction(1)
+    return Fraction(nodes, size)
+
+
 def pods_for(replicas: int, unit: Fraction) -> int:
     """Return how many pods `replicas` of the configuration are today."""
     return max(1, -(-replicas * unit.numerator // unit.denominator)) if replicas > 0 else 0

@@ -8,6 +8,7 @@ A StatefulSet stops at a partition; a DaemonSet replaces only the pods that Forg
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from forge.adapters.kubernetes.naming import (
     version_slug,
 )
 from forge.adapters.kubernetes.objects import Object, Parts, mapping, split_objects
+from forge.adapters.targets.kubernetes.capacity import daemon_unit, pods_for
 from forge.adapters.targets.kubernetes.conflicts import past_conflicts
 from forge.adapters.targets.kubernetes.counting import WANTED, VersionSeen, is_ending, seen_versions
 from forge.adapters.targets.kubernetes.settings import full_size
@@ -38,7 +40,6 @@ from forge.model.errors import DependencyFailed
 
 ROLLING = "forge.dev/rolling"
 """Annotation of the workload: which versions share it, as JSON."""
-KINDS = ("StatefulSet", "DaemonSet")
 
 
 class Rolling(msgspec.Struct, frozen=True):
@@ -55,14 +56,6 @@ class Rolling(msgspec.Struct, frozen=True):
         if self.previous and self.wanted.get(self.previous, 0):
             return min(self.size, self.wanted.get(self.current, 0))
         return self.size
-
-
-def refusal(kind: str, strategy: str) -> str:
-    """Return why a workload of this kind cannot be released by a strategy; empty when it can."""
-    if kind not in KINDS or strategy == "rolling":
-        return ""
-    why = "its pods have an identity each" if kind == "StatefulSet" else "it has one pod on each node"
-    return f"a {kind} cannot have two versions beside each other ({why}): `{strategy}` needs that, only `rolling` fits"
 
 
 def after_ensure(rolling: Rolling, version_id: str, replicas: int, size: int) -> Rolling:
@@ -112,11 +105,12 @@ def seen_in_place(workloads: Iterable[Object], pods: Iterable[Object], environme
         rolling = rolling_of(item)
         for version_id in filter(None, (rolling.current, rolling.previous)):
             number = rolling.wanted.get(version_id, 0)
+            pods_wanted = pods_for(number, daemon_unit(item, rolling.size))
             annotations = {**(item["metadata"].get("annotations") or {}), VERSION_ID: version_id, WANTED: str(number)}
             view = {
                 **item,
                 "metadata": {**item["metadata"], "annotations": annotations},
-                "spec": {**mapping(item, "spec"), "replicas": number},
+                "spec": {**mapping(item, "spec"), "replicas": pods_wanted},
             }
             known = found.get(version_id)
             found[version_id] = VersionSeen(version_id, view, known.pods if known else ())
@@ -148,6 +142,8 @@ class InPlace:
                 return
         size = full_size(wish.config, wish.parts.workload) if wish.parts else before.size
         after = after_ensure(before, wish.version.id, wish.replicas, size)
+        if after.current != before.current and not before.previous:
+            await self._settled(before, wish.version.id)
         if wish.version.id not in before.wanted and wish.parts is not None:
             await self._shared.apply(wish.parts, wish.version.id, wish.token)
             item = holder(self._environment, wish.version.id, all_objects(wish.parts), wish.token)
@@ -191,7 +187,7 @@ class InPlace:
         if made.service is not None:
             await self._cluster.apply(made.service)
         if self._kind.name == "DaemonSet" and after.previous:
-            await self._replace_pods(after)
+            await self._replace_pods(after, daemon_unit(live or {}, after.size))
 
     def _shaped(self, workload: Object, parts: Parts, after: Rolling) -> dict[str, Any]:
         """Return the workload under its own name: it is the same one for every version."""
@@ -216,13 +212,23 @@ class InPlace:
         )
         return workload
 
-    async def _replace_pods(self, after: Rolling) -> None:
+    async def _settled(self, rolling: Rolling, coming: str) -> None:
+        """A partition would hold back for ever what the roll before has not replaced yet."""
+        old = [pod for pod in await self._pods() if label(pod, VERSION) != version_slug(rolling.current)]
+        if rolling.current and old:
+            raise DependencyFailed(f"{coming} has to wait: {len(old)} pods are not of {rolling.current} yet",
+                                   hint="it rolls in place, so that one change is made at a time")  # fmt: skip
+
+    async def _pods(self) -> list[Object]:
         labels = selector({ENVIRONMENT: environment_label(self._environment)})
-        pods = [pod for pod in (await self._cluster.objects(POD, labels=labels))[0] if not is_ending(pod)]
+        return [pod for pod in (await self._cluster.objects(POD, labels=labels))[0] if not is_ending(pod)]
+
+    async def _replace_pods(self, after: Rolling, unit: Fraction) -> None:
+        pods = await self._pods()
         slug = version_slug(after.current)
         new = sum(1 for pod in pods if label(pod, VERSION) == slug)
         old = [pod for pod in pods if label(pod, VERSION) != slug]
-        for pod in old[: max(0, after.updated - new)]:
+        for pod in old[: max(0, pods_for(after.updated, unit) - new)]:
             await self._cluster.delete(POD, pod["metadata"]["name"], uid=pod["metadata"]["uid"])
 
     async def _live(self) -> Object | None:

@@ -28,7 +28,8 @@ def told(
             counts[version_id] = _leaving(seen)
             continue
         by_autoscaler = holder is not None and seen.version_id == holder.version_id
-        expected = seen.asked if by_autoscaler else pods_for(seen.wanted, unit)
+        in_place = seen.workload.get("kind") == "DaemonSet"  # its view asks for what it should
+        expected = seen.asked if by_autoscaler or in_place else pods_for(seen.wanted, unit)
         count = in_replicas(seen, expected)
         waiting = [pod for pod in seen.alive if not is_ready(pod)]
         details = inquiry.details(waiting) if inquiry is not None and waiting else {}

@@ -13,23 +13,14 @@ from forge.adapters.targets.kubernetes.inplace import (
     Rolling,
     after_ensure,
     after_remove,
-    refusal,
     rolling_of,
     seen_in_place,
 )
+from forge.adapters.targets.kubernetes.telling import told
 from forge.model.errors import DependencyFailed
 
 ALONE = Rolling("1.0", "", {"1.0": 3}, 3)
 HALF = Rolling("1.1", "1.0", {"1.0": 3, "1.1": 1}, 3)
-
-
-def test_only_rolling_fits_and_the_reason_is_told() -> None:
-    assert refusal("Deployment", "canary") == ""
-    assert refusal("StatefulSet", "rolling") == ""
-    assert "its pods have an identity each" in refusal("StatefulSet", "canary")
-    told = refusal("DaemonSet", "blue_green")
-    assert told.startswith("a DaemonSet cannot have two versions beside each other (it has one pod on each node)")
-    assert "`blue_green`" in told
 
 
 def test_the_first_version_has_the_workload_alone_and_is_sized() -> None:
@@ -105,3 +96,26 @@ def test_each_version_is_seen_with_its_own_number() -> None:
     seen = seen_in_place([workload], [pod], "production")
     assert {key: (each.wanted, len(each.pods)) for key, each in seen.items()} == {"1.0": (3, 1), "1.1": (1, 0)}
     assert seen_in_place([workload], [], "staging") == {}
+
+
+def test_a_daemon_set_counts_nodes_in_replicas_of_the_configuration() -> None:
+    rolling = Rolling("1.1", "1.0", {"1.0": 2, "1.1": 1}, 2)
+    workload = {
+        "kind": "DaemonSet",
+        "metadata": {"name": "agent", "labels": {ENVIRONMENT: "production"},
+                     "annotations": {ROLLING: msgspec.json.encode(rolling).decode()}},
+        "spec": {}, "status": {"desiredNumberScheduled": 6},
+    }  # fmt: skip
+
+    def pod(version: str, number: int) -> dict:
+        labels = {ENVIRONMENT: "production", VERSION: version}
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        return {"metadata": {"name": f"{version}-{number}", "labels": labels, "annotations": {VERSION_ID: version}},
+                "status": status}  # fmt: skip
+
+    pods = [pod("1.1", number) for number in range(3)] + [pod("1.0", number) for number in range(3)]
+    counts = told(seen_in_place([workload], pods, "production"), [])
+    assert [(counts[key].desired, counts[key].ready) for key in ("1.0", "1.1")] == [(2, 1), (1, 1)]
+    counts = told(seen_in_place([workload], pods[1:], "production"), [])
+    assert counts["1.1"].ready == 0
+    assert "not started yet" in counts["1.1"].message

@@ -12,10 +12,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request
 
-from cluster.container import Container
+from cluster.container import Container, has_mount_namespaces, relocated
 
-PROTOCOL = "v4.channel.k8s.io"
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+"""The fifth adds that one side can end a channel: kubectl ends standard input so."""
 STDIN, STDOUT, STDERR, STATUS = range(4)
+END = 255
 SLICE = 1 << 16
 FindContainer = Callable[[str, str, str], Container | None]
 """Returns the running (namespace, pod, container), None when there is none."""
@@ -32,15 +34,19 @@ async def serve_exec(
     _, namespace, pod, container = (unquote(part) for part in address.path.strip("/").split("/"))
     found = find(namespace, pod, container)
     asked = parse_qs(address.query)
-    if found is None or found.process is None or PROTOCOL not in request.subprotocols:
+    protocol = next((each for each in PROTOCOLS if each in request.subprotocols), None)
+    if found is None or found.process is None or protocol is None:
         writer.write(socket.send(RejectConnection(status_code=404 if found is None else 403)))
         await writer.drain()
         return
-    writer.write(socket.send(AcceptConnection(subprotocol=PROTOCOL)))
+    writer.write(socket.send(AcceptConnection(subprotocol=protocol)))
     process = await asyncio.create_subprocess_exec(
         *inside(found, asked.get("command", [])), env=found.env, stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    if not asked.keys() & {"input", "stdin"}:
+        assert process.stdin
+        process.stdin.close()
     receiving = asyncio.create_task(_take(socket, reader, writer, process))
     try:
         assert process.stdout
@@ -62,7 +68,11 @@ def inside(container: Container, words: list[str]) -> list[str]:
     """Return the words that run a command where the container's own process sees its mounts."""
     assert container.process
     who = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-    return ["nsenter", *who, "--mount", "--target", str(container.process.pid), *words] if container.mounts else words
+    if not container.mounts:
+        return words
+    if not has_mount_namespaces():
+        return [relocated(word, container.mounts) for word in words]
+    return ["nsenter", *who, "--mount", "--target", str(container.process.pid), *words]
 
 
 async def _take(
@@ -82,7 +92,9 @@ async def _take(
                     message += event.data  # a long message comes in parts, and only the first has the channel
                     if not event.message_finished:
                         continue
-                    if message[:1] == bytes((STDIN,)):
+                    if message == bytes((END, STDIN)):
+                        process.stdin.close()
+                    elif message[:1] == bytes((STDIN,)):
                         process.stdin.write(message[1:])
                         await process.stdin.drain()
                     message = b""

@@ -75,6 +75,8 @@ class NodeAgent:
         status: Object = {
             "capacity": room, "allocatable": room, "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}, "conditions": _conditions(),
+            # Without it the apiserver would speak SPDY for kubectl exec.
+            "declaredFeatures": ["ExtendWebSocketsToKubelet"],
             "nodeInfo": {
                 "machineID": name, "systemUUID": name, "bootID": name, "kernelVersion": "test", "osImage": "test",
                 "containerRuntimeVersion": "processes://1", "kubeletVersion": "v1.36.0", "kubeProxyVersion": "",

@@ -305,6 +305,18 @@ def test_logs_are_followed_cut_and_stamped(kubectl: Kubectl) -> None:
     assert not kubectl.ok("logs", "talker", "--since-time=2100-01-01T00:00:00Z")
 
 
+def test_commands_run_in_a_container_where_it_has_its_files(kubectl: Kubectl) -> None:
+    mount = {"volumeMounts": [{"name": "work", "mountPath": "/inner"}]}
+    kubectl.apply(
+        pod("open", shell("echo mine > /inner/file; sleep 100", **mount), volumes=[{"name": "work", "emptyDir": {}}])
+    )
+    phase(kubectl, "open", "Running")
+    until(lambda: kubectl("exec", "open", "--", "cat", "/inner/file").stdout == "mine\n", "the file", 10)
+    failed = kubectl("exec", "open", "--", "sh", "-c", "echo no >&2; exit 9")
+    assert (failed.returncode, failed.stderr.splitlines()[0]) == (9, "no")
+    assert kubectl("exec", "-i", "open", "--", "wc", "-l", stdin="one\ntwo\n").stdout.strip() == "2"
+
+
 def test_an_image_s_own_program_serves_its_ports(kubectl: Kubectl) -> None:
     ports = [{"name": "http", "containerPort": 8080}]
     probe = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}

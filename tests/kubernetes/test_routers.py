@@ -219,8 +219,13 @@ async def test_what_is_none_of_forges_business_stays_and_all_is_given_back(route
     await routed.split({"1.0": 5000, "1.1": 5000}, Route("1.1", header="x-preview", value="yes"))
     split = routed.live()
     assert split["spec"] != before["spec"]
-    await routed.split({"1.0": 10_000})
-    await routed.router.hand_back(1)
+    with routed.load() as load:
+        await routed.split({"1.0": 9000, "1.1": 1000})
+        await routed.router.hand_back(1)
+        await asyncio.to_thread(load.next, 50)
+    assert not load.failures
+    # In effect: the Service sends to every version, also to those that had no share.
+    assert {routed.ask() for _ in range(60)} == set(VERSIONS)
     after = routed.live()
     assert after["spec"] == before["spec"]
     for key in ("annotations", "labels"):

@@ -65,6 +65,11 @@ class Backends(msgspec.Struct, frozen=True):
         """The names of all versions' Services."""
         return frozenset(self.services.values())
 
+    def gone(self, table: TrafficTable) -> list[str]:
+        """Return the versions of a table that have no Service."""
+        asked = [version for version, weight in table.weights.items() if weight]
+        return sorted({*asked, *(route.version for route in table.routes)} - set(self.services))
+
     def is_here(self, namespace: str) -> bool:
         """Whether a reference into that namespace may mean one of these Services."""
         return not (namespace and self.namespace) or namespace == self.namespace

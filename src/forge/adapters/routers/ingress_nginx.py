@@ -27,7 +27,7 @@ from forge.adapters.routers.backends import (
 from forge.adapters.routers.envoy import check_table
 from forge.adapters.routers.originals import contains
 from forge.adapters.routers.propagation import Propagation
-from forge.adapters.routers.routed import RoutedObject, needs_front
+from forge.adapters.routers.routed import RoutedObject, needs_front, told_gone
 from forge.model.configs import IngressNginxRouterConfig
 from forge.model.errors import UsageError
 from forge.model.traffic import Route, TrafficTable
@@ -54,6 +54,7 @@ class IngressNginxRouter(RoutedObject):
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         super().__init__(cluster, environment, INGRESS, config.ingress, config.namespace, config.address)
+        self.propagation = config.propagation
         self._propagation = Propagation(config.propagation, clock)
 
     @property
@@ -93,6 +94,9 @@ class IngressNginxRouter(RoutedObject):
             return None
         backends = await find_backends(self._cluster, self._environment)
         canary = await self._canary()
+        if gone := backends.gone(table):
+            self.remark = told_gone(gone)
+            return TrafficTable(weights_of(main, canary, backends), -1)
         if self.stands(main, table, backends) and self._canary_stands(main, canary, table, backends):
             return table if self._propagation.over(main) else table_of(main, BEFORE)
         who = [*owners(main, *self.split_at), *owners(canary or {}, "spec"), *owners(canary or {}, "metadata")]
@@ -101,9 +105,12 @@ class IngressNginxRouter(RoutedObject):
         return TrafficTable(weights_of(main, canary, backends), -1)
 
     async def hand_back(self, token: int) -> None:
-        """Make the Ingress what it was before, and remove the canary. See RoutedObject."""
+        """Remove the canary, and make the Ingress what it was before. See RoutedObject."""
+        canary = await self._canary()
+        if canary is not None:
+            marked(canary, token)
+            await self._cluster.delete(INGRESS, self.canary_name, namespace=self._namespace)
         await super().hand_back(token)
-        await self._cluster.delete(INGRESS, self.canary_name, namespace=self._namespace)
 
     def routed(self, item: Object, table: TrafficTable, backends: Backends) -> Object:
         """Return the main Ingress turned to the version that is not the canary's. See RoutedObject."""

@@ -44,6 +44,7 @@ class IstioRouter(RoutedObject):
             cluster, environment, VIRTUAL_SERVICE, config.virtual_service, config.namespace, config.address
         )
         self._only = config.routes
+        self.propagation = config.propagation
         self._propagation = Propagation(config.propagation, clock)
 
     def routed(self, item: Object, table: TrafficTable, backends: Backends) -> Object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,9 @@ from forge.model.traffic import TrafficTable
 
 ATTEMPTS = 4
 """How often a write is tried against others who write the same object."""
+PATIENCE = 15.0
+"""Seconds in which a controller has to confirm what is handed back."""
+LOOK_AGAIN = 0.1
 
 
 class RoutedObject(ABC):
@@ -42,6 +46,8 @@ class RoutedObject(ABC):
     name: str
     split_at: tuple[str, ...]
     """Path of the field that has the split: whoever else owns it changed it."""
+    propagation = 0.0
+    """Seconds until a controller that confirms nothing has a change."""
 
     def __init__(
         self, cluster: Cluster, environment: str, kind: Kind, route: str, namespace: str, address: str
@@ -81,6 +87,9 @@ class RoutedObject(ABC):
         if table is None:
             return None
         backends = await find_backends(self._cluster, self._environment)
+        if gone := backends.gone(table):
+            self.remark = told_gone(gone)
+            return TrafficTable(self.weights(item, backends), -1)
         if not self.stands(item, table, backends):
             who = next(iter(owners(item, *self.split_at)), "somebody")
             self.remark = f"{self._kind.name} {self._route} was changed by {who}: Forge's split is written again"
@@ -92,12 +101,25 @@ class RoutedObject(ABC):
         return self._address or await self._found_address(await self._read())
 
     async def hand_back(self, token: int) -> None:
-        """Make the object what it was before Forge routed it. See Restorable. Raises StaleLease for an old token."""
+        """Make the object what it was before Forge routed it. See Restorable. Raises StaleLease for an old token.
+
+        Returns when that is in effect: the versions' own Services are taken away next.
+        """
         item = await self._found()
-        if item is None or not (annotation(item, ORIGINAL) or annotation(item, TRAFFIC)):
+        if item is None:
             return
-        backends = await find_backends(self._cluster, self._environment)
-        await self._write(lambda item: without_marks(self.restored(marked(item, token), backends)), backends)
+        if annotation(item, ORIGINAL) or annotation(item, TRAFFIC):
+            backends = await find_backends(self._cluster, self._environment)
+            await self._write(lambda item: without_marks(self.restored(marked(item, token), backends)), backends, item)
+            await asyncio.sleep(self.propagation)
+        deadline = time.monotonic() + PATIENCE
+        while not self.confirmed(await self._read()):
+            if time.monotonic() > deadline:
+                raise DependencyFailed(
+                    f"{self._kind.name} {self._route} is given back, but its controller has not confirmed that yet",
+                    hint="its status tells why; then hand back again",
+                )
+            await asyncio.sleep(LOOK_AGAIN)
 
     @abstractmethod
     def routed(self, item: Object, table: TrafficTable, backends: Backends) -> Object:
@@ -217,6 +239,11 @@ def shares(weighted: dict[str, int]) -> dict[str, int]:
     for name in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:missing]:
         whole[name] += 1
     return whole
+
+
+def told_gone(versions: list[str]) -> str:
+    """Return in words that versions lost their Services."""
+    return f"the Service of {', '.join(versions)} was deleted by somebody: no traffic reaches what it had"
 
 
 def needs_front(found: Any, kind: str, route: str, front: str) -> None:

@@ -37,12 +37,13 @@ class Objects:
     def __init__(self) -> None:
         self.ready = {"shop-1-0": [True], "shop-1-1": [True, False]}
         self.objects: dict[str, Any] = {}
+        self.versions = ["1.0", "1.1"]
         self.conflicts = 0
         self.writes: list[Request] = []
 
     def play(self, request: Request) -> Answer:
         if request.path.endswith("/services"):
-            return listing([self._service(version) for version in ("1.0", "1.1")], "1")
+            return listing([self._service(version) for version in self.versions], "1")
         if request.path.endswith("/endpointslices"):
             return listing([self._slice(name, each) for name, each in self.ready.items() if name in request.query], "1")
         if request.path.endswith("/ingresses") and request.method == "GET":
@@ -137,6 +138,24 @@ async def test_an_endpoint_that_leaves_does_not_count_and_one_that_says_nothing_
         await gateway(cluster).apply(TABLE, 1)
     objects.ready["shop-1-1"] = [None]  # type: ignore[list-item]
     await gateway(cluster).apply(TABLE, 1)
+
+
+@pytest.mark.parametrize("name", ["gateway_api", "ingress_nginx"])
+async def test_a_service_that_somebody_deletes_is_told(stage, name) -> None:
+    objects, cluster = stage
+    objects.objects[ROUTE] = http_route()
+    objects.objects["/apis/networking.k8s.io/v1/namespaces/shop/ingresses/shop"] = ingress()
+    router: Any = gateway(cluster)
+    if name == "ingress_nginx":
+        router = IngressNginxRouter(cluster, "production", IngressNginxRouterConfig("shop", propagation=0.0))
+    await router.apply(TABLE, 1)
+    objects.versions = ["1.0"]
+    seen = await router.observed()
+    assert seen is not None
+    assert (seen.weights, seen.generation) == ({"1.0": 10_000}, -1)
+    assert router.remark == "the Service of 1.1 was deleted by somebody: no traffic reaches what it had"
+    with pytest.raises(DependencyFailed, match=r"1\.1 has no Service yet"):
+        await router.apply(TABLE, 1)
 
 
 async def test_an_ingress_in_another_namespace_cannot_send_here(stage) -> None:

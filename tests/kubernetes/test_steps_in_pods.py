@@ -323,6 +323,7 @@ async def test_with_less_the_error_names_what_is_missing(
     assert "permissions" in str(raised.value.hint)
 
 
+@pytest.mark.long
 async def test_an_apiserver_that_restarts_costs_no_line_and_no_command(own_cluster: Any, tmp_path: Path) -> None:
     with fresh_namespace(own_cluster, "restarts") as namespace:
         access = KubernetesAccess(kubeconfig=str(own_cluster.kubeconfig), namespace=namespace)

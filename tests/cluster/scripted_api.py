@@ -35,6 +35,7 @@ class Request:
     path: str
     query: str
     body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class ScriptedApi:
@@ -95,14 +96,13 @@ class ScriptedApi:
         if not line:
             return False
         method, target, _ = line.decode().split(" ", 2)
-        length = 0
+        headers: dict[str, str] = {}
         while (header := (await reader.readline()).decode().strip()) != "":
             name, _, value = header.partition(":")
-            if name.lower() == "content-length":
-                length = int(value)
-        body = await reader.readexactly(length)
+            headers[name.lower()] = value.strip()
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
         path, _, query = target.partition("?")
-        request = Request(method, path, query, body)
+        request = Request(method, path, query, body, headers)
         self.requests.append(request)
         answer = self.script(request)
         if answer.hang:

@@ -154,6 +154,8 @@ class Cluster:
                     yield line
         except (httpx2.HTTPError, OSError) as error:
             raise DependencyFailed(f"{self._name}: {asked}: {_reason(error)}") from error
+        except _login_failures() as error:
+            raise self._no_login(asked, error) from error
 
     async def kind_of(self, item: Mapping[str, Any]) -> Kind:
         """Return the kind of an object. Raises NotThere, with what to install, for one that the cluster has not."""
@@ -223,6 +225,7 @@ class Cluster:
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": content}
         chosen = {name: value for name, value in params.items() if value}
+        known = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = await client.request(method, path, params=chosen, content=data, headers=headers)
@@ -230,15 +233,26 @@ class Cluster:
                 if attempt == ATTEMPTS or isinstance(error, httpx2.TimeoutException):
                     raise DependencyFailed(f"{self._name}: {asked}: {_reason(error)}") from error
                 pause = 0.2 * attempt
+            except _login_failures() as error:
+                raise self._no_login(asked, error) from error
             else:
                 if answer.status_code < 400:
                     return answer.content
+                if answer.status_code == 401 and known:
+                    # Credentials are renewed in the kubeconfig from time to time: read it again, once.
+                    known, self._http = False, None
+                    client = self._client()
+                    continue
                 problem = errors.failure(answer.status_code, answer.content, asked, self._name)
                 pause = _pause(answer.headers.get("Retry-After", ""), attempt)
                 if answer.status_code not in BUSY or attempt == ATTEMPTS or pause > LONGEST_PAUSE:
                     raise problem
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    def _no_login(self, asked: str, error: Exception) -> DependencyFailed:
+        return DependencyFailed(f"{self._name}: {asked}: the kubeconfig's login failed: {error}",
+                                hint="log in to the cluster again")  # fmt: skip
 
     def _client(self) -> httpx2.AsyncClient:
         try:
@@ -278,6 +292,13 @@ class Cluster:
             raise UsageError(f"the kubeconfig's context {config.context_name} cannot be used: {error}") from error
 
 
+def _login_failures() -> tuple[type[Exception], ...]:
+    """What a login command raises that fails, or that answers with anything but a token."""
+    from lightkube.core.exceptions import ConfigError
+
+    return ConfigError, KeyError, ValueError
+
+
 def _config(access: KubernetesAccess) -> Any:
     """Return lightkube's SingleConfig: of the file and context that are named, else as kubectl would choose."""
     import yaml
@@ -292,7 +313,15 @@ def _config(access: KubernetesAccess) -> Any:
                 hint=did_you_mean(access.context, [*known.contexts]) or "`kubectl config get-contexts` lists them",
             )
         return known.get(access.context or None)
-    except (ConfigError, KeyError, TypeError, AttributeError, yaml.YAMLError, OSError, msgspec.ValidationError) as error:
+    except (
+        ConfigError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+        OSError,
+        msgspec.ValidationError,
+    ) as error:
         hint = "name a `kubeconfig:`, set KUBECONFIG, or run where a service account is mounted"
         raise UsageError(f"no cluster to talk to: {error}", hint=hint) from error
 

@@ -238,3 +238,36 @@ async def test_lines_end_with_the_connection_and_silence_is_noticed(stage) -> No
     stage.plays(status(403, "no"))
     with pytest.raises(errors.Refused):
         [line async for line in stage.cluster.lines(path, {}, "read", silence=0.2)]
+
+
+async def test_credentials_that_were_renewed_in_the_kubeconfig_are_read_again(tmp_path, stage) -> None:
+    path = stage.api.kubeconfig(tmp_path, token="old")
+    stage.plays(Answer(body={"gitVersion": "v1"}))
+    cluster = Cluster(KubernetesAccess(kubeconfig=path))
+    await cluster.version()
+    stage.plays(status(401, "Unauthorized"), Answer(body={"gitVersion": "v2"}))
+    stage.api.kubeconfig(tmp_path, token="new")
+    assert await cluster.version() == "v2"
+    assert [request.headers["authorization"] for request in stage.api.requests] == [
+        "Bearer old", "Bearer old", "Bearer new",
+    ]  # fmt: skip
+    stage.plays(status(401, "Unauthorized"))
+    with pytest.raises(DependencyFailed, match="does not know who asks") as caught:
+        await cluster.version()
+    assert caught.value.hint == "log in to the cluster again"
+    assert len(stage.api.requests) == 5
+    await cluster.close()
+
+
+@pytest.mark.parametrize("command", ["echo not json", "echo '{}'", "echo no way >&2; exit 1"])
+async def test_a_login_command_that_fails_is_told(tmp_path, stage, command) -> None:
+    script = tmp_path / "login"
+    script.write_text(f"#!/bin/sh\n{command}\n")
+    script.chmod(0o755)
+    login = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": str(script)}
+    cluster = Cluster(KubernetesAccess(kubeconfig=stage.api.kubeconfig(tmp_path, exec=login)))
+    with pytest.raises(DependencyFailed, match="cluster test: ask its version: the kubeconfig's login failed"):
+        await cluster.version()
+    with pytest.raises(DependencyFailed, match="login failed"):
+        [line async for line in cluster.lines("/log", {}, "read", silence=1)]
+    await cluster.close()

@@ -27,11 +27,11 @@ class GatewayApi:
 
     def doors(self, world: World) -> list[Door]:
         """Return a door for each port of each Gateway that is ours."""
-        found = []
+        found, routes = [], _by_parent(self._routes(world))
         for key, gateway in sorted(self._ours(world).items()):
             for port in sorted({each["port"] for each in gateway["spec"]["listeners"]}):
                 hosts: dict[str, list[Rule]] = {}
-                for route in self._routes(world):
+                for route in routes.get(key, ()):
                     for domain in _domains(gateway, route, port, world):
                         hosts.setdefault(domain, []).extend(_rules(route, world))
                 address = self._address_of(*key)
@@ -43,9 +43,11 @@ class GatewayApi:
 
     def statuses(self, world: World) -> list[StatusPatch]:
         """Return what differs from what the objects' statuses say."""
+        ours, routes = self._ours(world), self._routes(world)
+        attached = _by_parent(routes)
         wanted = [_class_status(each) for each in world.gateway_classes.values() if _is_ours(each)]
-        wanted += [self._gateway_status(key, each, world) for key, each in self._ours(world).items()]
-        wanted += [each for route in self._routes(world) if (each := self._route_status(route, world)) is not None]
+        wanted += [self._gateway_status(key, each, attached.get(key, []), world) for key, each in ours.items()]
+        wanted += [self._route_status(route, ours, world) for route in routes]
         return [patch for patch in wanted if patch is not None]
 
     def _ours(self, world: World) -> dict[tuple[str, str], Object]:
@@ -64,9 +66,8 @@ class GatewayApi:
             found.values(), key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"])
         )
 
-    def _route_status(self, route: Object, world: World) -> StatusPatch | None:
+    def _route_status(self, route: Object, ours: dict[tuple[str, str], Object], world: World) -> StatusPatch | None:
         meta, told = route["metadata"], (route.get("status") or {}).get("parents") or []
-        ours = self._ours(world)
         parents = [each for each in told if each.get("controllerName") != CONTROLLER]
         others = len(parents)
         for reference in route["spec"].get("parentRefs", ()):
@@ -83,12 +84,14 @@ class GatewayApi:
             return None
         return StatusPatch(f"{_API}/namespaces/{meta['namespace']}/httproutes/{meta['name']}", {"parents": parents})
 
-    def _gateway_status(self, key: tuple[str, str], gateway: Object, world: World) -> StatusPatch | None:
+    def _gateway_status(
+        self, key: tuple[str, str], gateway: Object, attached: list[Object], world: World
+    ) -> StatusPatch | None:
         before, generation = gateway.get("status") or {}, gateway["metadata"]["generation"]
         listeners = []
         for listener in gateway["spec"]["listeners"]:
             old = next((each for each in before.get("listeners", ()) if each["name"] == listener["name"]), {})
-            routes = [r for r in self._routes(world) if listener in _listeners(gateway, r, None, world)]
+            routes = [r for r in attached if listener in _listeners(gateway, r, None, world)]
             facts = [("Accepted", True, "Accepted", ""), ("Programmed", True, "Programmed", ""),
                      ("ResolvedRefs", True, "ResolvedRefs", "")]  # fmt: skip
             listeners.append({
@@ -132,6 +135,14 @@ def _class_status(gateway_class: Object) -> StatusPatch | None:
     conditions = conditions_of(meta["generation"], [("Accepted", True, "Accepted", "")], before)
     path = f"{_API}/gatewayclasses/{meta['name']}"
     return StatusPatch(path, {"conditions": conditions}) if conditions != before else None
+
+
+def _by_parent(routes: list[Object]) -> dict[tuple[str, str], list[Object]]:
+    found: dict[tuple[str, str], list[Object]] = {}
+    for route in routes:
+        for key in {_parent_key(each, route) for each in route["spec"].get("parentRefs", ())}:
+            found.setdefault(key, []).append(route)
+    return found
 
 
 def _parent_key(reference: Object, route: Object) -> tuple[str, str]:

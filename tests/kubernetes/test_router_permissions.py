@@ -32,8 +32,8 @@ TABLES = [
 def documented(router: str) -> list[dict[str, Any]]:
     """Return the rules in the docs: those of all routers, and of this one."""
     text = DOCS.read_text().partition("## Permissions")[2]
-    found = {"": yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])}
-    for name, block in re.findall(r"For `(\w+)`.*?```yaml\n(.*?)```", text, re.DOTALL):
+    found = {"": yaml.safe_load(re.findall(r"```yml\n(.*?)```", text, re.DOTALL)[0])}
+    for name, block in re.findall(r"For `(\w+)`.*?```yml\n(.*?)```", text, re.DOTALL):
         found[name] = yaml.safe_load(block)
     return [*found[""], *found[router]]
 

@@ -11,7 +11,11 @@ import pytest
 from cluster import shops
 from forge.adapters.kubernetes.kinds import AUTOSCALER, DEPLOYMENT
 from forge.adapters.kubernetes.naming import name_for_version, version_slug
-from forge.model.errors import DependencyFailed
+from forge.adapters.kubernetes.objects import split_objects
+from forge.adapters.targets.kubernetes.adoption import find_adoptable
+from forge.adapters.targets.kubernetes.handback import release_control
+from forge.adapters.targets.kubernetes.stored import read_manifests
+from forge.model.errors import DependencyFailed, UsageError
 from forge.model.traffic import ReplicaCount, Version
 
 OLD, NEW = Version("1.0"), Version("1.1")
@@ -128,3 +132,55 @@ async def test_a_budget_keeps_pods_that_are_still_needed(shop, tmp_path) -> None
     await until(shop, "1.1", lambda count: count.ready == 3)
     await shop.remove("1.0", 1)
     await shop.remove("1.1", 1)  # the last may go: nobody is left to take over
+
+
+async def test_an_autoscaler_that_no_version_has_any_more_goes(shop, tmp_path) -> None:
+    plain = shops.written(tmp_path, shops.deployment(), shops.service(), name="plain.yaml")
+    await shop.ensure(OLD, 1, None, 1)
+    await shop.ensure(NEW, 2, plain, 1)
+    assert await scaled(shop) == workload("1.1")
+    await shop.remove("1.0", 1)
+    assert await shop.cluster.get(AUTOSCALER, "shop") is None
+    assert (await shop.observe())["1.1"].desired == 2
+
+
+async def test_a_scaler_that_would_fight_is_refused(shop, kubectl, tmp_path) -> None:
+    keda = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "shop"},
+            "spec": {"scaleTargetRef": {"name": "shop"}}}  # fmt: skip
+    artifact = shops.written(tmp_path, shops.deployment(), shops.service(), keda, name="keda.yaml")
+    with pytest.raises(UsageError, match="ScaledObject shop scales the workload"):
+        await shop.ensure(OLD, 1, artifact, 1)
+    owner = shops.config_map("owner")
+    kubectl.apply(owner)
+    uid = kubectl.json("get", "configmap", "owner")["metadata"]["uid"]
+    made = shops.autoscaler()
+    made["metadata"]["ownerReferences"] = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": True}
+    ]
+    kubectl.apply(made)
+    plain = shops.written(tmp_path, shops.deployment(), shops.service(), name="plain.yaml")
+    with pytest.raises(UsageError, match="ConfigMap owner scales the workload"):
+        await shop.ensure(OLD, 1, plain, 1)
+
+
+async def test_what_was_adopted_gives_its_autoscaler_to_who_replaces_it_and_gets_it_back(
+    shop, kubectl, tmp_path
+) -> None:
+    kubectl.apply(shops.deployment(image="shop:1.0"), shops.service(), shops.autoscaler(least=2, most=2))
+    kubectl.ok("rollout", "status", "deployment/shop", "--timeout=60s", timeout=70)
+    artifact = shops.written(
+        tmp_path, shops.deployment(), shops.service(), shops.autoscaler(least=2, most=2), name="new.yaml"
+    )
+    found = await find_adoptable(shop.cluster, "production", split_objects(read_manifests(artifact)))
+    path = shops.written(tmp_path, *found.manifests, name="adopted.yaml")
+    await shop.ensure(OLD, found.replicas, path, 1)
+    assert await scaled(shop) == "shop"
+    await shop.ensure(NEW, 2, artifact, 1)
+    assert await scaled(shop) == "shop"
+    await until(shop, "1.1", lambda count: count.ready == 2)
+    await shop.remove("1.0", 1)
+    assert await scaled(shop) == workload("1.1")
+    await release_control(shop.cluster, "production", "1.1", 2, timeout=30)
+    assert await scaled(shop) == "shop"
+    live = kubectl.json("get", "hpa", "shop")
+    assert "forge.dev" not in str(live["metadata"].get("annotations")) + str(live["metadata"].get("labels"))

@@ -17,6 +17,8 @@ from forge.model.traffic import ReplicaCount
 SCALE_TARGET = "forge.dev/scale-target"
 """Annotation of an autoscaler: the workload that it scaled before Forge pointed it elsewhere."""
 
+SCALER_HINT = "scale it by a HorizontalPodAutoscaler of its own, or by `replicas`"
+
 
 def find_autoscaler(autoscalers: Iterable[Object], kind: str, names: Iterable[str]) -> Object | None:
     """Return the autoscaler that scales one of the workloads called `names`, the first by its own name."""
@@ -57,6 +59,19 @@ def pointed_at(autoscaler: Object, workload: str) -> dict[str, object]:
         },
         "spec": {"scaleTargetRef": {"name": workload}},
     }
+
+
+def pointed_by(autoscaler: Object) -> str:
+    """Return who made an autoscaler and would point it back (`ScaledObject shop`); empty: a person did."""
+    for owner in mapping(autoscaler, "metadata").get("ownerReferences") or ():
+        if isinstance(owner, dict) and owner.get("controller"):
+            return f"{owner.get('kind', '')} {owner.get('name', '')}"
+    return ""
+
+
+def followed_only(scaler: str) -> str:
+    """Return why a workload that something else scales cannot be released."""
+    return f"{scaler} scales the workload, and would scale against Forge: only a HorizontalPodAutoscaler is followed"
 
 
 def unit_of(holder: VersionSeen | None) -> Fraction:

@@ -19,6 +19,7 @@ from forge.adapters.kubernetes.kinds import (
 )
 from forge.adapters.kubernetes.naming import (
     ADOPTED,
+    CREATED,
     TOKEN,
     VERSION_ID,
     annotation,
@@ -78,6 +79,10 @@ class Changes:
 
     async def _ensure(self, wish: Wish) -> None:
         original = str(wish.parts.workload["metadata"]["name"]) if wish.parts is not None else ""
+        scaler = wish.parts.autoscaler if wish.parts is not None else None
+        if scaler is not None and scaler.get("kind") != "HorizontalPodAutoscaler":
+            title = f"{scaler.get('kind')} {mapping(scaler, 'metadata').get('name', '')}"
+            raise UsageError(capacity.followed_only(title), hint=capacity.SCALER_HINT)
         versions, autoscaler = await self._world(original=original)
         seen = versions.get(wish.version.id)
         live = seen.workload if seen else None
@@ -173,7 +178,7 @@ class Changes:
         """Apply the manifests' autoscaler with the version that brought it; it scales who it scaled before."""
         assert wish.parts is not None
         item = wish.parts.autoscaler
-        if item is None or item.get("kind") != "HorizontalPodAutoscaler":
+        if item is None:
             return autoscaler
         record = await self._shared.record()
         if autoscaler is not None and (record.shared_by != wish.version.id or wish.version.id in versions):
@@ -186,6 +191,7 @@ class Changes:
                 **(mapping(item, "metadata").get("annotations") or {}),
                 TOKEN: str(wish.token),
                 capacity.SCALE_TARGET: capacity.scaled_workload(item),
+                **({CREATED: "true"} if autoscaler is None or annotation(autoscaler, CREATED) else {}),
             },
         }
         reference = {**mapping(item, "spec", "scaleTargetRef"), "name": target}
@@ -209,6 +215,9 @@ class Changes:
         chosen = capacity.choose_holder(wanted, current)
         if chosen in {"", current}:
             return
+        owner = capacity.pointed_by(autoscaler)
+        if owner:
+            raise UsageError(capacity.followed_only(owner), hint=capacity.SCALER_HINT)
         change: Any = capacity.pointed_at(marked(autoscaler, token), chosen)
         change["metadata"]["annotations"][TOKEN] = str(token)
         self._note(AUTOSCALER, await self._cluster.patch(AUTOSCALER, str(autoscaler["metadata"]["name"]), change))

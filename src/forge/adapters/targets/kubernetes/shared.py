@@ -76,7 +76,7 @@ class SharedObjects:
         objects = shared_of(parts)
         workload = f"{parts.workload['kind']}/{parts.workload['metadata']['name']}"
         # Remembered first: what a killed worker had applied must not be forgotten.
-        known = tuple(sorted({*record.shared, *(self._key(item) for item in objects)}))
+        known = tuple(sorted({*record.shared, *(self._key(item) for item in (*objects, *_scaler(parts)))}))
         await self.remember(Record(record.shared_by, known, workload), token)
         for item in objects:
             await self._apply(item, token)
@@ -90,7 +90,7 @@ class SharedObjects:
         What was there before Forge applied it only loses Forge's marks: it may be others' as well.
         """
         record = await self.record()
-        still = {self._key(item) for parts in remaining for item in (*shared_of(parts), *parts.routes)}
+        still = {self._key(item) for parts in remaining for item in _lasting(parts)}
         gone = prunable(record.shared, still).gone
         removed = tuple([key for key in gone if await self._remove(key, token)])
         if gone:
@@ -155,6 +155,15 @@ def shared_of(parts: Parts) -> Sequence[Object]:
     """Return what a version brings for all, in the order to apply; not its routes."""
     service = (parts.service,) if parts.service else ()
     return in_apply_order([*parts.shared, *service, *parts.budgets])
+
+
+def _lasting(parts: Parts) -> Sequence[Object]:
+    """Return everything that a version has in common with others, whoever applies it."""
+    return (*shared_of(parts), *parts.routes, *_scaler(parts))
+
+
+def _scaler(parts: Parts) -> Sequence[Object]:
+    return (parts.autoscaler,) if parts.autoscaler is not None else ()
 
 
 def _namespace(item: Object) -> str:

@@ -42,7 +42,7 @@ class KubernetesTarget:
         self._shared = SharedObjects(cluster, environment, self._fence.name)
         self._changes = Changes(cluster, environment, self._shared)
         self._inquiry = Inquiry(cluster)
-        self._parts: dict[str, Parts] = {}
+        self._parts: dict[str, tuple[str | None, Parts]] = {}
         self._kind: Kind | None = None
         self._lock = asyncio.Lock()
 
@@ -64,7 +64,8 @@ class KubernetesTarget:
         """Stop a version and delete what was its own. See Target."""
         async with self._lock:
             await self._fence.pass_with(token)
-            kind = await self._workload_kind(self._parts.get(version_id))
+            known = self._parts.get(version_id)
+            kind = await self._workload_kind(known[1] if known else None)
             if kind.name == "Deployment":
                 await self._changes.remove(version_id, token)
             else:
@@ -111,8 +112,9 @@ class KubernetesTarget:
     async def _parts_of(self, version: Version, workload: str, service: str, artifact: str | None) -> Parts | None:
         """Return a version's objects: from its artifact, else as they are stored in the cluster."""
         known = self._parts.get(version.id)
-        if known is not None:
-            return known
+        # The same name may come with other manifests: of a version that failed, and was removed before.
+        if known is not None and artifact in {None, known[0]}:
+            return known[1]
         objects = (
             await asyncio.to_thread(read_manifests, artifact)
             if artifact is not None
@@ -120,7 +122,8 @@ class KubernetesTarget:
         )
         if objects is None:
             return None
-        parts = self._parts[version.id] = split_objects(objects, workload, service)
+        parts = split_objects(objects, workload, service)
+        self._parts[version.id] = (artifact, parts)
         return parts
 
 

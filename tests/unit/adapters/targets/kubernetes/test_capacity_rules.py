@@ -12,11 +12,13 @@ from forge.adapters.targets.kubernetes.capacity import (
     SCALE_TARGET,
     choose_holder,
     find_autoscaler,
+    followed_only,
     in_replicas,
     kept_available,
     matches,
     pods_for,
     pointed_at,
+    pointed_by,
     refused_by_budget,
     scaled_workload,
     unit_of,
@@ -82,6 +84,17 @@ def test_pointing_elsewhere_remembers_where_it_began() -> None:
     assert change["spec"] == {"scaleTargetRef": {"name": "shop-1"}}
     again = pointed_at(autoscaler("shop-1", **{SCALE_TARGET: "shop"}), "shop-2")
     assert again["metadata"]["annotations"] == {SCALE_TARGET: "shop"}
+
+
+def test_an_autoscaler_that_something_else_made_is_told_by_its_maker() -> None:
+    made = autoscaler("shop")
+    assert pointed_by(made) == ""
+    made["metadata"]["ownerReferences"] = [
+        {"kind": "Other", "name": "x"},
+        {"kind": "ScaledObject", "name": "shop", "controller": True},
+    ]
+    assert pointed_by(made) == "ScaledObject shop"
+    assert followed_only("ScaledObject shop").startswith("ScaledObject shop scales the workload")
 
 
 def test_without_an_autoscaler_a_replica_is_a_pod() -> None:

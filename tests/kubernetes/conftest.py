@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,18 @@ def _module(name: str, path: Path) -> ModuleType:
 
 
 @pytest.fixture
-def project(tmp_path, cluster, namespace, pod_prometheus) -> Callable[[str], Project]:
+def forge_command() -> Callable[..., Any]:
+    """Return how to get the `forge` command for a folder, with its environment."""
+    made: Callable[..., Any] = _module("forge_command_for_cluster", TESTS / "e2e" / "conftest.py").ForgeCommand
+    return made
+
+
+@pytest.fixture
+def project(tmp_path, cluster, namespace, pod_prometheus, forge_command) -> Callable[[str], Project]:
     """Return how to make a project whose traffic is split by the router of that name."""
-    forge = _module("forge_command_for_cluster", TESTS / "e2e" / "conftest.py").ForgeCommand
 
     def made(router: str) -> Project:
-        fresh = Project(tmp_path / "project", cluster, namespace, forge, router, pod_prometheus)
+        fresh = Project(tmp_path / "project", cluster, namespace, forge_command, router, pod_prometheus)
         fresh.write()
         return fresh
 

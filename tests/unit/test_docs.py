@@ -113,6 +113,6 @@ def test_make_help_tells_every_target():
     assert {"demo", "test", "check", "bench", "clean", "format", "help"} <= targets
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/forge/pipeline.yaml")), ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("file", sorted(ROOT.glob("examples/**/forge/pipeline.yaml")), ids=lambda path: path.parts[-3])
 def test_every_example_is_valid(file):
     assert [problem.render() for problem in diagnose(file)] == []

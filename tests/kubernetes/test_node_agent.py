@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,13 +171,13 @@ def test_a_container_that_ends_is_started_again_later_and_later(kubectl: Kubectl
     assert "BackOff" in reasons
 
 
-def test_probes_are_carried_out(kubectl: Kubectl) -> None:
+def test_probes_are_carried_out(kubectl: Kubectl, tmp_path: Path) -> None:
     mount = {"volumeMounts": [{"name": "work", "mountPath": "/work"}]}
     probe = {"exec": {"command": ["sh", "-c", "test -e /work/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
     alive = {"exec": {"command": ["sh", "-c", "! test -e /work/dead"]}, "periodSeconds": 1, "failureThreshold": 1}
     container = shell("rm -f /work/dead; sleep 100", readinessProbe=probe, livenessProbe=alive, **mount)
     steering = shell("sleep 100", "steering", **mount)
-    kubectl.apply(pod("probed", container, steering, volumes=[{"name": "work", "hostPath": {"path": work(kubectl)}}]))
+    kubectl.apply(pod("probed", container, steering, volumes=[{"name": "work", "hostPath": {"path": str(tmp_path)}}]))
     phase(kubectl, "probed", "Running")
     time.sleep(0.5)
     assert conditions(kubectl, "probed")["Ready"] == "False"
@@ -184,10 +185,10 @@ def test_probes_are_carried_out(kubectl: Kubectl) -> None:
         lambda: [e for e in kubectl.json("get", "events")["items"] if e["reason"] == "Unhealthy"], "event", 10
     )
     assert event[0]["message"] == "Readiness probe failed: command exited with 1"
-    touch(kubectl, "ready")
+    (tmp_path / "ready").touch()
     until(lambda: conditions(kubectl, "probed")["Ready"] == "True", "it to be ready", 10)
     before = transition(kubectl, "PodScheduled"), transition(kubectl, "Ready")
-    touch(kubectl, "dead")
+    (tmp_path / "dead").touch()
 
     def restarted() -> bool:
         main = status(kubectl, "probed")["containerStatuses"][0]
@@ -197,14 +198,6 @@ def test_probes_are_carried_out(kubectl: Kubectl) -> None:
     until(lambda: conditions(kubectl, "probed")["Ready"] == "True", "it to be ready again", 10)
     assert transition(kubectl, "PodScheduled") == before[0]
     assert transition(kubectl, "Ready") > before[1]
-
-
-def work(kubectl: Kubectl) -> str:
-    return f"/tmp/forge-probed-{kubectl.namespace}"
-
-
-def touch(kubectl: Kubectl, name: str) -> None:
-    subprocess.run(["touch", f"{work(kubectl)}/{name}"], check=True)
 
 
 def transition(kubectl: Kubectl, kind: str) -> str:
@@ -267,11 +260,11 @@ def test_a_stuck_pod_ends_when_it_is_forced_to(kubectl: Kubectl) -> None:
     until(lambda: kubectl("get", "pod", "stuck").returncode == 1, "it to be gone", 10)
 
 
-def test_the_grace_period_is_kept_and_the_hook_runs_first(kubectl: Kubectl) -> None:
+def test_the_grace_period_is_kept_and_the_hook_runs_first(kubectl: Kubectl, tmp_path: Path) -> None:
     script = "trap 'echo told; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /work/log"]}}}
     mount = [{"name": "work", "mountPath": "/work"}]
-    volumes = [{"name": "work", "hostPath": {"path": work(kubectl)}}]
+    volumes = [{"name": "work", "hostPath": {"path": str(tmp_path)}}]
     kubectl.apply(pod("polite", shell(script, lifecycle=hook, volumeMounts=mount), volumes=volumes),
                   pod("deaf", shell("trap '' TERM; echo up; while :; do sleep 0.05; done")))  # fmt: skip
     for name in ("polite", "deaf"):
@@ -287,8 +280,7 @@ def test_the_grace_period_is_kept_and_the_hook_runs_first(kubectl: Kubectl) -> N
     assert time.monotonic() - began < 1.9, "it ended when it was told to"
     said, _ = following.communicate(timeout=10)
     assert said.split() == ["up", "told"]
-    with open(f"{work(kubectl)}/log") as file:
-        assert file.read() == "hook\n"
+    assert (tmp_path / "log").read_text() == "hook\n"
     began = time.monotonic()
     kubectl.ok("delete", "pod", "deaf")
     assert time.monotonic() - began >= 1.9, "it had its grace period"

@@ -122,13 +122,13 @@ async def test_a_budget_keeps_pods_that_are_still_needed(shop, tmp_path) -> None
     await shop.ensure(NEW, 1, artifact, 1)
     await until(shop, "1.0", lambda count: count.ready == 3)
     await until(shop, "1.1", lambda count: count.ready == 1)
-    await shop.ensure(OLD, 2, None, 1)
+    await shop.ensure(OLD, 2, artifact, 1)
     with pytest.raises(DependencyFailed, match="PodDisruptionBudget shop wants 3 pods ready, and 2 would be left"):
-        await shop.ensure(OLD, 1, None, 1)
+        await shop.ensure(OLD, 1, artifact, 1)
     with pytest.raises(DependencyFailed, match="PodDisruptionBudget shop"):
         await shop.remove("1.0", 1)
     assert await pods(shop, "1.0") == 2
-    await shop.ensure(NEW, 3, None, 1)
+    await shop.ensure(NEW, 3, artifact, 1)
     await until(shop, "1.1", lambda count: count.ready == 3)
     await shop.remove("1.0", 1)
     await shop.remove("1.1", 1)  # the last may go: nobody is left to take over

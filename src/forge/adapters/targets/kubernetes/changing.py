@@ -61,10 +61,10 @@ class Changes:
         await past_conflicts(lambda: self._remove(version_id, token))
 
     async def _remove(self, version_id: str, token: int) -> None:
-        versions, autoscaler = await self._world(pods=True)
+        versions, autoscaler = await self._world()
         seen = versions.get(version_id)
         if seen is not None and seen.workload is not None:
-            await self._spare_budget(versions, version_id, 0)
+            await self._spare_budget(versions, autoscaler, version_id, 0)
             rest = {key: other for key, other in versions.items() if key != version_id}
             await self._hand_over(autoscaler, rest, token)
             if annotation(seen.workload, ADOPTED):
@@ -92,8 +92,7 @@ class Changes:
                                        hint="release it again")  # fmt: skip
             return
         if live is not None and seen is not None and wish.replicas < seen.wanted:
-            versions, autoscaler = await self._world(pods=True, original=original)
-            await self._spare_budget(versions, wish.version.id, wish.replicas)
+            await self._spare_budget(versions, autoscaler, wish.version.id, wish.replicas)
         if live is None and not wish.replicas:
             return
         adopted = wish.parts is not None and await self._adoption.applies(wish.parts, live)
@@ -222,22 +221,31 @@ class Changes:
         change["metadata"]["annotations"][TOKEN] = str(token)
         self._note(AUTOSCALER, await self._cluster.patch(AUTOSCALER, str(autoscaler["metadata"]["name"]), change))
 
-    async def _world(self, *, pods: bool = False, original: str = "") -> tuple[dict[str, VersionSeen], Object | None]:
-        """Return the versions as they are now, not as they were watched, and who scales one of them, or `original`,
-        the workload of the manifests."""
+    async def _world(self, *, original: str = "") -> tuple[dict[str, VersionSeen], Object | None]:
+        """Return the versions as they are now, not as they were watched (without their pods), and who scales one of
+        them, or `original`, the workload of the manifests."""
         labels = selector(labels_of(self._environment))
         workloads, _ = await self._cluster.objects(DEPLOYMENT, labels=labels)
-        found = (await self._cluster.objects(POD))[0] if pods else []
-        versions = seen_versions(workloads, [trimmed_pod(pod) for pod in found], environment_label(self._environment))
+        versions = seen_versions(workloads, (), environment_label(self._environment))
         autoscalers, _ = await self._cluster.objects(AUTOSCALER)
         if not original:
             original = (await self._shared.record()).workload.partition("/")[2]
         names = ({str(item["metadata"]["name"]) for item in workloads} | {original}) - {""}
         return versions, capacity.find_autoscaler(autoscalers, "Deployment", names)
 
-    async def _spare_budget(self, versions: Mapping[str, VersionSeen], version_id: str, pods: int) -> None:
+    async def _spare_budget(
+        self, versions: Mapping[str, VersionSeen], autoscaler: Object | None, version_id: str, replicas: int
+    ) -> None:
+        """Raise DependencyFailed while a budget still needs pods that would go."""
         budgets, _ = await self._cluster.objects(DISRUPTION_BUDGET)
-        refused = capacity.refused_by_budget(budgets, versions, version_id, pods) if budgets else ""
+        holding = holder_of(versions, [autoscaler] if autoscaler else [])
+        if not budgets or (replicas and holding is not None and holding.version_id == version_id):
+            return  # how many pods the holder has is the autoscaler's business
+        pods, _ = await self._cluster.objects(POD)
+        workloads = [seen.workload for seen in versions.values() if seen.workload is not None]
+        seen = seen_versions(workloads, map(trimmed_pod, pods), environment_label(self._environment))
+        left = capacity.pods_for(replicas, capacity.unit_of(holding))
+        refused = capacity.refused_by_budget(budgets, seen, version_id, left)
         if refused:
             raise DependencyFailed(f"{version_id} cannot shrink now: {refused}",
                                    hint="it is tried again when more pods are ready")  # fmt: skip

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from forge.store.database import DatabaseStore, open_store
 
-pytest_plugins = ["cluster.fixtures"]
+pytest_plugins = ["cluster.fixtures", "cluster.projects"]
 
 settings.register_profile("forge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("forge")

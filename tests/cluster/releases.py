@@ -40,7 +40,7 @@ class Service(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
-Server((os.environ["POD_IP"], 8080), Service).serve_forever()
+Server((os.environ["POD_IP"], int(os.environ.get("PORT", "8080"))), Service).serve_forever()
 """
 FINAL = {"promoted", "rolled_back", "aborted", "failed", "superseded"}
 DOORS = {

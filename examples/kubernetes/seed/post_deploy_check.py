@@ -52,7 +52,7 @@ def wait_for_rollout(namespace):
 def error_rate(namespace):
     """Return how many percent of the requests were answered 5xx; None while nobody has asked."""
     chosen = f'namespace="{namespace}",pod=~"{DEPLOYMENT}-.*"'
-    bad = f'sum(increase(http_requests_total{{{chosen},code=~"5.."}}[{WINDOW}]))'
+    bad = f'(sum(increase(http_requests_total{{{chosen},code=~"5.."}}[{WINDOW}])) or vector(0))'
     query = f"100 * {bad} / sum(increase(http_requests_total{{{chosen}}}[{WINDOW}]))"
     address = f"{PROMETHEUS}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     with urllib.request.urlopen(address, timeout=10) as answer:

@@ -25,6 +25,8 @@ from forge.model.errors import UsageError
 LOOK = 0.5
 TELL = 15.0
 """Seconds after which the same state is told again."""
+UNDONE = "forge.dev/undone"
+"""Annotation: the run that took the workload back, and the number that the revision has since."""
 _REVISION = "deployment.kubernetes.io/revision"
 _HASH = "pod-template-hash"
 
@@ -100,18 +102,31 @@ def unfinished(live: Object) -> str:
     return f"{available} of {wanted} replicas are ready" if available < wanted else ""
 
 
-async def undo(cluster: Cluster, workload: str, to: str, namespace: str = "") -> Revision:
+async def undo(cluster: Cluster, workload: str, to: str, run: str, namespace: str = "") -> Revision:
     """Give a workload the template of an earlier revision (`to` empty: the one before); return which.
 
-    Raises UsageError when there is no such revision.
+    Once a run: asked again by the same run, also after a crash or by another step, it changes nothing, since the one
+    before would then be what it went back from. Raises UsageError when there is no such revision, Conflict when
+    somebody changed the workload at the same moment.
     """
     kind, name = parse_workload(workload)
     live = await cluster.get(kind, name, namespace)
     if live is None:
         raise UsageError(f"{cluster.name} has no {kind.name} {name}")
     known = await revisions(cluster, {**live, "kind": kind.name}, namespace)
+    by, _, number = annotation(live, UNDONE).partition(" ")
+    done = next((each for each in known if by == run and str(each.number) == number), None)
+    if done is not None:
+        return done
     chosen = choose_revision(known, to, f"{kind.name} {name}")
-    change = [{"op": "replace", "path": "/spec/template", "value": chosen.template}]
+    # The cluster gives the revision a new number: that of the next change.
+    after = max(each.number for each in known) + (chosen.number != max(each.number for each in known))
+    notes = {**(live["metadata"].get("annotations") or {}), UNDONE: f"{run} {after}"}
+    change = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+        {"op": "add", "path": "/metadata/annotations", "value": notes},
+        {"op": "replace", "path": "/spec/template", "value": chosen.template},
+    ]
     await cluster.patch(kind, name, change, namespace=namespace)
     return chosen
 

@@ -47,7 +47,7 @@ async def roll_back_workload(context: StepContext, config: RollbackConfig, workl
 
 async def _undone(context: StepContext, cluster: Cluster, workload: WorkloadConfig, to: str) -> StepResult:
     try:
-        revision = await undo(cluster, workload.name, to)
+        revision = await undo(cluster, workload.name, to, context.run)
     except UsageError as refused:
         return StepResult("failed", f"{refused.message}{f' ({refused.hint})' if refused.hint else ''}")
     context.say(f"{workload.name} goes back to revision {revision.number}")
@@ -71,11 +71,10 @@ async def _measured(context: StepContext, config: VerifyConfig, workload: Worklo
     client = StoreClient("prometheus", HttpConfig(**workload.http), secret)
     api = PrometheusApi(client)
     began = time.monotonic()
-    known, problem = None, ""
+    problem = ""
     try:
         while True:
             value, problem = await _asked(api, workload.query, context.now())
-            known = value if value is not None else known
             waited = time.monotonic() - began
             words = (
                 problem

@@ -1,4 +1,4 @@
-"""The `forge` command and projects for tests on the cluster."""
+"""Fixtures: the `forge` command for any folder, and projects that it releases to the cluster."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cluster.releases import Project
+if TYPE_CHECKING:
+    from cluster.releases import Project
 
 TESTS = Path(__file__).parents[1]
 
@@ -36,6 +37,7 @@ def forge_command() -> Callable[..., Any]:
 @pytest.fixture
 def project(tmp_path, cluster, namespace, pod_prometheus, forge_command) -> Callable[[str], Project]:
     """Return how to make a project whose traffic is split by the router of that name."""
+    from cluster.releases import Project
 
     def made(router: str) -> Project:
         fresh = Project(tmp_path / "project", cluster, namespace, forge_command, router, pod_prometheus)

@@ -216,5 +216,5 @@ class TestPromote:
         decision = look(environment({"1.3": 10_000}), command("dance"), weights={"1.3": 10_000})
         assert decision.events[0].message == (
             "dance by ada: there is no command `dance`; there are abort, approve, begin_contract, deploy, down, "
-            "end_contract, look, pause, promote, resume, retry, rollback, undo"
+            "end_contract, handed_back, look, pause, promote, resume, retry, rollback, undo"
         )

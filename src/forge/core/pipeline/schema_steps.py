@@ -12,7 +12,6 @@ from forge.core.pipeline.schema_base import (
     ArtifactName,
     Condition,
     Count,
-    Duration,
     Env,
     Flag,
     Fraction,
@@ -32,8 +31,8 @@ from forge.core.pipeline.schema_base import (
 from forge.core.pipeline.schema_environment import TargetOverrides
 from forge.core.pipeline.schema_gate import ApprovalModel, RetryModel
 from forge.core.pipeline.schema_runner import JobStepModel, MigrationModel
-from forge.core.pipeline.schema_signals_store import StoreModel
-from forge.core.pipeline.schema_strategy import CheckModel, PaceModel, RouteModel, StrategyModel, strategy, thresholds
+from forge.core.pipeline.schema_strategy import PaceModel, RouteModel, StrategyModel, strategy
+from forge.core.pipeline.schema_verify import RollbackModel, VerifyModel
 from forge.model import configs
 
 _REPOSITORY = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
@@ -171,99 +170,6 @@ class DeployModel(PaceModel):
             timeout=self.timeout,
             fix=self.fix,
         )
-
-
-def check_one_place(environment: str, workload: str) -> None:
-    """Raise for a step that names neither an environment nor a workload, or both."""
-    if bool(environment) == bool(workload):
-        hint = "an environment that Forge releases to, or `workload: Deployment/NAME` that the pipeline deploys itself"
-        raise wrong("must have either `environment` or `workload`", hint)
-    kind, _, name = workload.partition("/")
-    if workload and (kind.lower() not in {"deployment", "statefulset", "daemonset"} or not name):
-        raise wrong(f"has a `workload` that is none: `{workload}`", "write `Deployment/NAME`", at="workload")
-
-
-class ErrorRateModel(StoreModel):
-    """A query of Prometheus whose answer is the part of requests that fail."""
-
-    title: ClassVar[str] = "prometheus"
-    query: Text
-    above: Fraction = 0.05
-
-    def config(self) -> dict[str, Any]:
-        """Return how Prometheus is reached, as plain data."""
-        return self.http()
-
-    def of(self, workload: str, access: configs.KubernetesAccess) -> configs.WorkloadConfig:
-        """Return the workload with what is asked about it."""
-        return configs.WorkloadConfig(workload, access, self.query, self.above, self.config())
-
-
-class VerifyModel(Section):
-    """Waits for the rollout, then checks; a bare text is the environment."""
-
-    title: ClassVar[str] = "verify"
-    short: ClassVar[str] = "environment"
-    environment: Name = ""
-    workload: Text = ""
-    kubeconfig: Text = ""
-    context: Text = ""
-    namespace: Text = ""
-    prometheus: ErrorRateModel | None = None
-    timeout: Timeout = 300.0
-    interval: Duration = 15.0
-    checks: list[CheckModel] | None = None
-    for_: Duration = Field(0.0, alias="for")
-    rollback: Flag = False
-
-    @model_validator(mode="after")
-    def _looks(self) -> VerifyModel:
-        if self.interval <= 0:
-            raise wrong("has an `interval` of 0", "write `interval: 15s`")
-        check_one_place(self.environment, self.workload)
-        if self.environment and self.prometheus is not None:
-            raise wrong("has a `prometheus`, and its environment has `signals`", "it reads those", at="prometheus")
-        if self.workload and self.checks is not None:
-            raise wrong(
-                "has `checks` of a workload", "write `prometheus: {url: ..., query: ..., above: 5%}`", at="checks"
-            )
-        return self
-
-    def config(self) -> configs.VerifyConfig:
-        """Return it as plain data."""
-        access = configs.KubernetesAccess(self.kubeconfig, self.context, self.namespace)
-        workload = configs.WorkloadConfig(self.workload, access) if self.workload else None
-        if self.workload and self.prometheus is not None:
-            workload = self.prometheus.of(self.workload, access)
-        return configs.VerifyConfig(
-            self.environment, self.timeout, self.interval, thresholds(self.checks), self.for_, self.rollback, workload
-        )
-
-
-class RollbackModel(Section):
-    """Back to the version before; a bare text is the environment."""
-
-    title: ClassVar[str] = "rollback"
-    short: ClassVar[str] = "environment"
-    environment: Name = ""
-    workload: Text = ""
-    kubeconfig: Text = ""
-    context: Text = ""
-    namespace: Text = ""
-    to: Text = ""
-
-    @model_validator(mode="after")
-    def _one(self) -> RollbackModel:
-        check_one_place(self.environment, self.workload)
-        if self.workload and self.to and self.to != "previous" and not self.to.isdigit() and "${{" not in self.to:
-            raise wrong(f"goes back to `{self.to}`", "write the number of a revision, or `previous`", at="to")
-        return self
-
-    def config(self) -> configs.RollbackConfig:
-        """Return it as plain data."""
-        access = configs.KubernetesAccess(self.kubeconfig, self.context, self.namespace)
-        workload = configs.WorkloadConfig(self.workload, access) if self.workload else None
-        return configs.RollbackConfig(self.environment, self.to, workload)
 
 
 KINDS = (

@@ -12,6 +12,7 @@ from bench.figures import Figure, machine, table
 PARTS = {
     "start": "bench.start",
     "jobs": "bench.many_jobs",
+    "queue": "bench.many_runs",
     "target": "bench.local_target",
     "scale": "bench.scale",
     "false-alarms": "bench.false_alarms",

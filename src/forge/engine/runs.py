@@ -128,14 +128,23 @@ class RunMachine:
         position = await self._store.slots.ask(group, holder, limit)
         if not position:
             return 0
-        holders = [Holder.parse(name) for name in await self._store.slots.holders(group)]
-        ahead = (await self._store.slots.queue(group))[: position - 1]
-        if await self._free_left_behind(group, [*holders, *map(Holder.parse, ahead)]):
+        holders: list[Holder] = []
+        if position == 1 or when_busy == "cancel_running":
+            holders = [Holder.parse(name) for name in await self._store.slots.holders(group)]
+        if await self._free_left_behind(group, await self._checked_by(group, position, holders)):
             position = await self._store.slots.ask(group, holder, limit)
         if when_busy == "cancel_running":
             for other in holders[:position]:
                 await self._ask_to_stop(group, other, holder)
         return position
+
+    async def _checked_by(self, group: str, position: int, holders: list[Holder]) -> list[Holder]:
+        """Return whom the one at this place of the queue makes sure of: the first looks after those who hold places,
+        everybody else after the one just ahead. So a long queue costs each of its members the same."""
+        if position <= 1:
+            return holders
+        queue = await self._store.slots.queue(group)
+        return [Holder.parse(name) for name in queue[position - 2 : position - 1]]
 
     async def _free_left_behind(self, group: str, holders: list[Holder]) -> bool:
         """Give back places, held or queued for, that a worker took after it had lost its lease, or was cut off from

@@ -15,6 +15,9 @@ from forge.model.plan import Concurrency, JobPlan
 
 LOOK_AGAIN = 15.0
 """Seconds after which a place in a queue is looked at even if nobody said that it moved."""
+NEAR = 20
+"""Places from the front from where on this is done so often; further back it is in proportion rarer."""
+LOOK_AT_LEAST = 300.0
 
 
 class Holder(NamedTuple):
@@ -81,7 +84,7 @@ def place_after(tick: Tick, slot: SlotState, job: str) -> SlotState:
     position = tick.places.get(_holder(tick, job), slot.position)
     if position == 0:
         return replace(slot, state="held", position=0)
-    tick.wake(tick.now + LOOK_AGAIN)
+    tick.wake(tick.now + min(LOOK_AT_LEAST, LOOK_AGAIN * max(1.0, position / NEAR)))
     return slot if position == slot.position else replace(slot, position=position)
 
 

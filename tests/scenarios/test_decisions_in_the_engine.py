@@ -14,10 +14,10 @@ import pytest
 from test_releases_in_the_engine import CANARY, Forge, World
 
 from forge.cli.main import run_command
-from forge.cli.stories import explanation_of
 from forge.engine.recording import read, rules
 from forge.engine.records import replay_all, stored_decisions
 from forge.model.errors import CorruptData, DependencyFailed, UsageError
+from forge.service.stories import explanation_of
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def list_(context: typer.Context, run: RunId, output: Output = "table") -> None:
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.cli.subjects import find_run
+        from forge.service.locating import find_run
         from forge.views.listing import ArtifactRow, artifact_row
 
         chosen = await find_run(engine, run_id(run))
@@ -70,7 +70,7 @@ def get(
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.cli.subjects import find_run
+        from forge.service.locating import find_run
 
         chosen = await find_run(engine, run_id(run))
         known = {one.name: one for one in await engine.artifacts_of(chosen)}

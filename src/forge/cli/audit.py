@@ -62,8 +62,8 @@ def replay(
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.cli.environments import find_environment
         from forge.engine.records import replay_all
+        from forge.service.locating import find_environment
 
         machine = await find_environment(engine, environment) if environment else None
         try:
@@ -145,9 +145,8 @@ def _chain_line(session: Session, name: str, chain: dict[str, int | None]) -> st
 
 async def _machine(engine: Engine, name: str) -> str:
     """Return the machine of a run's id or an environment's name. Raises UsageError."""
-    from forge.cli.environments import find_environment
     from forge.cli.options import run_id
-    from forge.cli.subjects import find_run
+    from forge.service.locating import find_environment, find_run
 
     if await engine.store.machines.load(run_id(name)) is not None:
         return run_id(name)

@@ -9,13 +9,11 @@ import typer
 
 from forge.cli.options import EnvironmentName, Follow, Output
 from forge.cli.session import Session, say, session_of, tell
-from forge.model.diagnostics import did_you_mean
-from forge.model.errors import ExitCode, UsageError
+from forge.model.errors import ExitCode
 
 if TYPE_CHECKING:
     from forge.cli.render.tables import Column
     from forge.engine.engine import Engine
-    from forge.model.plan import EnvironmentPlan
     from forge.views.environment import EnvironmentView
     from forge.views.run import RunView
 
@@ -38,6 +36,8 @@ def list_(context: typer.Context, output: Output = "table") -> None:
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
+        from forge.service.locating import environment_of, known_environments
+
         rows = [await environment_of(engine, name) for name in await known_environments(engine)]
         text = listing(
             rows, _columns(session), output, name=lambda row: row.name, empty="the pipeline has no environments"
@@ -58,6 +58,8 @@ def show(context: typer.Context, environment: EnvironmentName, output: Output = 
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
+        from forge.service.locating import check_known, environment_of
+
         await check_known(engine, environment)
         print_environment(session, await environment_of(engine, environment), output)
         return ExitCode.SUCCEEDED
@@ -72,6 +74,7 @@ def up(context: typer.Context, environment: EnvironmentName) -> None:
 
     async def work(engine: Engine) -> int:
         from forge.cli.power import bring_up
+        from forge.service.locating import check_known
 
         await check_known(engine, environment)
         return await bring_up(engine, session, environment)
@@ -92,6 +95,7 @@ def down(
     async def work(engine: Engine) -> int:
         from forge.cli.gates import question
         from forge.cli.power import abort_all, check_at_rest, take_down, under_way
+        from forge.service.locating import check_known
 
         await check_known(engine, environment)
         going = await under_way(engine, environment)
@@ -123,6 +127,7 @@ def hand_back(
     async def work(engine: Engine) -> int:
         from forge.cli.gates import question
         from forge.cli.power import give_back
+        from forge.service.locating import check_known
 
         await check_known(engine, environment)
         if not yes and session.terminal.interactive:
@@ -149,6 +154,7 @@ def logs(
     async def work(engine: Engine) -> int:
         from forge.cli.power import open_target
         from forge.cli.render.paint import strip_ansi, tame_ansi
+        from forge.service.locating import check_known, environment_plan
 
         await check_known(engine, environment)
         plan = await environment_plan(engine, environment)
@@ -161,67 +167,6 @@ def logs(
         return ExitCode.SUCCEEDED
 
     session.run(work)
-
-
-async def find_environment(engine: Engine, name: str) -> str:
-    """Return the id of the machine of an environment that something was released to. Raises UsageError."""
-    machine = await engine.store.machines.find("environment", name)
-    if machine is None:
-        known = await known_environments(engine)
-        if name in known:
-            raise UsageError(f"nothing was released to {name} yet", hint="a `deploy` step of a run does that")
-        raise UsageError(f"there is no environment `{name}`", hint=did_you_mean(name, known))
-    return machine
-
-
-async def check_known(engine: Engine, name: str) -> None:
-    """Raise UsageError, with a suggestion, for an environment that neither the pipeline nor the database knows."""
-    known = await known_environments(engine)
-    if name not in known:
-        raise UsageError(f"there is no environment `{name}`", hint=did_you_mean(name, known) or "the pipeline has none")
-
-
-async def known_environments(engine: Engine) -> list[str]:
-    """Return the environments of the pipeline file, in its order, then those that only the database knows."""
-    names = [plan.name for plan in planned_environments(engine)]
-    records = await engine.store.machines.newest("environment", limit=1000)
-    return names + sorted(record.key for record in records if record.key not in names)
-
-
-def planned_environments(engine: Engine) -> tuple[EnvironmentPlan, ...]:
-    """Return what the pipeline file says; nothing when it is wrong: what runs can be looked at all the same."""
-    from forge.engine.planning import load
-    from forge.model.errors import ForgeError
-
-    try:
-        return load(engine.project).environments
-    except ForgeError:
-        return ()
-
-
-async def environment_plan(engine: Engine, name: str) -> EnvironmentPlan:
-    """Return the plan that an environment runs by: the stored one, else the file's. Raises UsageError."""
-    from forge.cli.subjects import environment_state
-
-    machine = await engine.store.machines.find("environment", name)
-    if machine is not None:
-        return (await environment_state(engine, machine)).plan
-    for plan in planned_environments(engine):
-        if plan.name == name:
-            return plan
-    raise UsageError(f"there is no environment `{name}`")
-
-
-async def environment_of(engine: Engine, name: str) -> EnvironmentView:
-    """Return the view of an environment, an empty one when nothing was released to it."""
-    from forge.cli.power import look_closely
-    from forge.views.environment import EnvironmentView
-
-    machine = await engine.store.machines.find("environment", name)
-    if machine is None:
-        plan = await environment_plan(engine, name)
-        return EnvironmentView(name, "empty", "", (), (), target=plan.target, router=plan.router)
-    return await look_closely(engine, machine)
 
 
 def print_environment(session: Session, view: EnvironmentView | RunView, output: str) -> None:

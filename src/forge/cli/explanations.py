@@ -32,7 +32,7 @@ def explain(
 
     async def work(engine: Engine) -> int:
         from forge.cli.render.explanation import explanation_lines
-        from forge.cli.stories import explanation_of
+        from forge.service.stories import explanation_of
 
         story = await explanation_of(engine.store, release)
         if output in {"json", "yaml"}:

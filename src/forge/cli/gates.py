@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from forge.cli.render.paint import Paint
-from forge.model.diagnostics import did_you_mean
 from forge.model.errors import ForgeError, UsageError
+from forge.service.gates import check_field
 from forge.views.run import GateView, InputView, JobView, RunView
 
 if TYPE_CHECKING:
@@ -109,20 +109,6 @@ async def ask_field(field: InputView) -> str | None:
             return check_field(field, answer)
         except UsageError as error:
             sys.stderr.write(f"  {error.message}" + (f"; {error.hint}\n" if error.hint else "\n"))
-
-
-def check_field(field: InputView, answer: str) -> str:
-    """Return the answer if it fits the field. Raises UsageError."""
-    if field.type == "choice" and answer not in field.options:
-        raise UsageError(f"`{answer}` is not one of the choices", hint=did_you_mean(answer, field.options))
-    if field.type == "number":
-        try:
-            float(answer)
-        except ValueError:
-            raise UsageError(f"`{answer}` is not a number") from None
-    if field.type == "boolean" and answer.lower() not in {"true", "false", "yes", "no"}:
-        raise UsageError(f"`{answer}` is neither true nor false")
-    return answer
 
 
 async def question(text: str) -> str:

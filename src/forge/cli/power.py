@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from forge.cli.session import actor, leave, tell
-from forge.cli.subjects import EnvironmentSubject, environment_state
+from forge.cli.subjects import EnvironmentSubject
 from forge.model.errors import DependencyFailed, ExitCode, UsageError
+from forge.service.locating import environment_state, look_closely
 from forge.views.environment import EnvironmentView, environment_view
 
 if TYPE_CHECKING:
@@ -28,27 +27,6 @@ def open_target(engine: Engine, plan: EnvironmentPlan) -> Target:
     from forge.adapters.targets.registry import open_environment
 
     return open_environment(plan, engine.project.environment_folder(plan.name)).target
-
-
-async def look_closely(engine: Engine, machine: str) -> EnvironmentView:
-    """Return an environment as it is this very moment, not as its last tick saw it; starts nothing."""
-    from forge.adapters.targets.local.environment import status
-    from forge.engine.environments import EnvironmentMachine
-
-    state = await environment_state(engine, machine)
-    now = time.time()
-    if state.plan.target != "local":
-        observed = await EnvironmentMachine(engine.project, engine.artifacts).observe(state, now)
-        return environment_view(state, now, observed)
-    local = await status(engine.project.environment_folder(state.name))
-    address = local["address"] or ""
-    if local["agent"] is None:
-        view = environment_view(state, now, address=address)
-        wanted = any(version.wanted for version in state.versions.values())
-        problem = f"its agent does not run: `forge env up {state.name}`" if wanted else "nothing runs"
-        return replace(view, problem=problem)
-    observed = await EnvironmentMachine(engine.project, engine.artifacts).observe(state, now)
-    return environment_view(state, now, observed, address=address)
 
 
 class Up(EnvironmentSubject):

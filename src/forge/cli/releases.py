@@ -122,11 +122,11 @@ def _show(context: typer.Context, environment: str, output: str, *, watch: bool,
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.cli.environments import find_environment, print_environment
-        from forge.cli.power import look_closely
+        from forge.cli.environments import print_environment
         from forge.cli.render.progress import progress_for
         from forge.cli.subjects import EnvironmentSubject
         from forge.cli.watching import Foreground
+        from forge.service.locating import find_environment, look_closely
 
         subject = EnvironmentSubject(engine, await find_environment(engine, environment))
         code = int(ExitCode.SUCCEEDED)
@@ -144,10 +144,11 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        from forge.cli.environments import find_environment
         from forge.cli.render.progress import progress_for
         from forge.cli.subjects import Accepted, EnvironmentSubject
         from forge.cli.watching import Foreground
+        from forge.service.locating import find_environment
+        from forge.service.steering import check_possible
 
         machine = await find_environment(engine, environment)
         subject = EnvironmentSubject(engine, machine)
@@ -177,31 +178,6 @@ async def refused(engine: Engine, machine: str, kind: str, after: int) -> str:
         if stored.event.kind == "command_without_effect" and data.get("command") == kind:
             return stored.event.message
     return ""
-
-
-def check_possible(view: EnvironmentView, kind: str, payload: dict[str, Any]) -> None:
-    """Raise UsageError, with what can be done instead, when a command cannot have any effect now."""
-    named = payload.get("release")
-    if named and named not in {release.id for release in view.releases}:
-        from forge.cli.options import pick
-
-        pick(named, [release.id for release in view.releases], f"release in {view.name}:")
-    if kind in {"promote", "approve", "pause", "resume", "abort"} and not view.under_way:
-        state = f"the last one is {view.current.state}" if view.current else "there was none yet"
-        raise UsageError(
-            f"no release is under way in {view.name}", hint=f"{state}; see `forge release get {view.name}`"
-        )
-    if kind in {"retry", "undo"} and not view.releases:
-        raise UsageError(f"nothing was ever released to {view.name}")
-    if kind == "rollback":
-        known = [*view.previous, *(arm.version for arm in view.arms)]
-        target = payload.get("to")
-        if target and target not in known:
-            from forge.cli.options import pick
-
-            pick(target, known, f"version of {view.name} to go back to:")
-        if not target and not view.previous and not view.under_way:
-            raise UsageError(f"{view.name} has no version before {view.stable or 'the first'}")
 
 
 def outcome_line(view: EnvironmentView) -> str:

@@ -54,7 +54,7 @@ def run(
     given = pairs(parameters, "-p")
 
     async def work(engine: Engine) -> int:
-        from forge.cli.starting import start
+        from forge.service.starting import start
 
         started = await start(engine, given, actor())
         if detach:
@@ -260,7 +260,7 @@ def _foreground(
 
 
 async def _one_run(engine: Engine, run: str) -> str:
-    from forge.cli.subjects import find_run
+    from forge.service.locating import find_run
 
     if run:
         return await find_run(engine, run_id(run))

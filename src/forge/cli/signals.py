@@ -96,8 +96,8 @@ def traces(
 
 async def _subject(engine: Engine, environment: str) -> tuple[EnvironmentPlan, EnvironmentState | None]:
     """Return the environment as the file describes it, and what is there now, if anything is."""
-    from forge.cli.subjects import environment_state
     from forge.engine.planning import load
+    from forge.service.locating import environment_state
 
     plan = load(engine.project)
     names = [known.name for known in plan.environments]

@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from forge.core.release.state import EnvironmentState
-from forge.model.diagnostics import did_you_mean
-from forge.model.errors import ExitCode, UsageError
+from forge.model.errors import ExitCode
+from forge.service.locating import environment_state
 from forge.views.environment import EnvironmentView, environment_view
 from forge.views.release import ReleaseView
 from forge.views.run import RunView, run_view
@@ -147,22 +146,3 @@ class Accepted(EnvironmentSubject):
         """No command waits."""
         del view
         return not await self.engine.store.inbox.of(self.machine)
-
-
-async def environment_state(engine: Engine, machine: str) -> EnvironmentState:
-    """Return the stored state of an environment. Raises UsageError when there is none."""
-    from forge.engine.releases import EnvironmentMachine
-
-    record = await engine.store.machines.load(machine)
-    if record is None:
-        raise UsageError(f"there is no environment `{machine}`")
-    return EnvironmentMachine.load(record)
-
-
-async def find_run(engine: Engine, run: str) -> str:
-    """Return the id of an existing run. Raises UsageError with a suggestion."""
-    record = await engine.store.machines.load(run)
-    if record is not None and record.kind == "run":
-        return run
-    known = [record.id for record in await engine.store.machines.newest("run", limit=20)]
-    raise UsageError(f"there is no run `{run}`", hint=did_you_mean(run, known) or "`forge run` starts one")

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 
 from forge.cli import gates
-from forge.cli.approvals import check_inputs, waiting_job
-from forge.cli.gates import Gatekeeper, ask_field, check_field, question
+from forge.cli.gates import Gatekeeper, ask_field, question
 from forge.cli.render.paint import Paint
 from forge.model.errors import NotAllowed, UsageError
+from forge.service.gates import check_field, check_inputs, waiting_job
 from forge.views.run import GateView, InputView, JobView, RunView
 
 TICKET = InputView("ticket", description="the ticket", required=True)

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge.cli.releases import check_possible, outcome_line
+from forge.cli.releases import outcome_line
 from forge.cli.subjects import RELEASE_EXIT, RUN_EXIT, EnvironmentSubject, RunSubject, worst
 from forge.core.pipeline.state import RUN_FINAL, RunStatus
 from forge.core.release.state import RELEASE_FINAL, ReleaseStatus
 from forge.model.errors import ExitCode, UsageError
+from forge.service.steering import check_possible
 from forge.views.environment import ArmView, EnvironmentView, ReplicasView
 from forge.views.release import ReleaseView
 from forge.views.run import RunView

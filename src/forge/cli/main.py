@@ -24,6 +24,7 @@ from forge.cli import (
     pipeline,
     releases,
     runs,
+    serve,
     shell,
     signals,
     simulate,
@@ -62,6 +63,7 @@ for room in (
     backtest,
     doctor,
     audit,
+    serve,
     shell,
 ):
     room.register(app)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,9 +44,11 @@ def serve(
     session = session_of(context)
     _check_output(output)
     if openapi:
-        from forge.server.describing import description_text
+        import json
 
-        say(description_text())
+        from forge.server.app import describe
+
+        say(json.dumps(describe(), indent=2))
         leave(ExitCode.SUCCEEDED)
     from forge.server.serving import serve as serve_site
 
@@ -57,12 +59,14 @@ def serve(
     def announce(started: Started) -> None:
         if output == "json":
             _say_json(started)
+            _flush()
             return
         say(f"Forge serves {', '.join(started.projects) or 'no project yet'} at {started.url}")
         if started.link:
             say(f"  log in once, as administrator: {started.link}")
         if not started.works:
             say("  it does not work on runs: `forge worker` does")
+        _flush()
         tell("  Ctrl-C ends it: what is under way stops, and goes on with the next worker")
 
     _run(lambda: serve_site(settings, announce))
@@ -86,8 +90,9 @@ def worker(
     def announce(started: Started) -> None:
         if output == "json":
             _say_json(started)
-            return
-        say(f"Forge works on {', '.join(started.projects)}")
+        else:
+            say(f"Forge works on {', '.join(started.projects)}")
+        _flush()
         tell("  Ctrl-C ends it: what is under way stops, and goes on with the next worker")
 
     _run(lambda: work(settings, announce))
@@ -98,7 +103,7 @@ def _check_output(output: str) -> None:
         raise UsageError(f"no output of the kind `{output}`", hint="known: `json`, `text`")
 
 
-def _settings(session: Session, config: str, **given: object) -> Settings:
+def _settings(session: Session, config: str, **given: Any) -> Settings:
     import os
 
     from forge.server.settings import read_settings
@@ -108,20 +113,24 @@ def _settings(session: Session, config: str, **given: object) -> Settings:
 
 
 def _say_json(started: Started) -> None:
-    import sys
-
     import msgspec
 
     say(msgspec.json.encode(started).decode())
+
+
+def _flush() -> None:
+    """Pass on what was said: whoever started the server waits for it, often through a pipe."""
+    import sys
+
     sys.stdout.flush()
 
 
-def _run(work: Callable[[], object]) -> None:
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import asyncio
     import sys
 
     from forge.server.telemetry.logs import configure_logs
 
     configure_logs(sys.stderr)
-    asyncio.run(work())  # type: ignore[arg-type]
+    asyncio.run(work())
     leave(ExitCode.SUCCEEDED)

@@ -13,9 +13,12 @@ PIPELINE = Path("forge/pipeline.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project's folders. `FORGE_DATABASE` and `FORGE_ARTIFACTS` (URLs) override where state is kept."""
+    """A project's folders. `FORGE_DATABASE` and `FORGE_ARTIFACTS` (URLs) override where state is kept, and
+    `database` and `artifacts` (URLs, empty: not given) override these."""
 
     root: Path
+    database: str = ""
+    artifacts: str = ""
 
     @classmethod
     def find(cls, start: Path) -> Project:
@@ -39,12 +42,12 @@ class Project:
     @property
     def database_url(self) -> str:
         """Where the database is."""
-        return os.environ.get("FORGE_DATABASE") or f"sqlite:///{self.state / 'forge.db'}"
+        return self.database or os.environ.get("FORGE_DATABASE") or f"sqlite:///{self.state / 'forge.db'}"
 
     @property
     def artifacts_url(self) -> str:
         """Where artifacts are kept: a folder, or a URL such as `s3://bucket/prefix`."""
-        return os.environ.get("FORGE_ARTIFACTS") or str(self.state / "artifacts")
+        return self.artifacts or os.environ.get("FORGE_ARTIFACTS") or str(self.state / "artifacts")
 
     @property
     def cache(self) -> Path:

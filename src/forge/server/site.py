@@ -18,6 +18,7 @@ from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.server.database import SiteDatabase, open_database
 from forge.server.settings import Settings
+from forge.server.streaming import Live
 from forge.server.workers import Workers
 from forge.service.base import Service
 from forge.service.local import LocalService
@@ -40,6 +41,9 @@ class Site:
         self.workers = Workers(self)
         self.url = settings.public_url
         """How people reach the site; the address that it listens on where nothing else is configured."""
+        self.viewers = 0
+        """How many streams of events are open."""
+        self._live: dict[str, Live] = {}
         self._services: dict[str, Service] = {}
         self._engines: dict[str, Engine] = {}
         self._stacks: dict[str, AsyncExitStack] = {}
@@ -60,6 +64,11 @@ class Site:
         self.project(name)
         return self._engines[name]
 
+    def live(self, name: str) -> Live:
+        """Return what gives a project's events to all who watch. Raises UsageError for an unknown name."""
+        self.project(name)
+        return self._live[name]
+
     async def add(self, name: str, project: Project) -> Service:
         """Open a project under a name, and work on it if this process works. Raises UsageError for a name that is
         taken, DependencyFailed when its database is away."""
@@ -71,6 +80,7 @@ class Site:
         )
         self._stacks[name], self._engines[name] = stack, engine
         self._services[name] = LocalService(engine, name)
+        self._live[name] = Live(engine)
         self.workers.tend(name, engine)
         return self._services[name]
 
@@ -78,6 +88,7 @@ class Site:
         """Close a project; its database stays as it is. Raises UsageError for an unknown name."""
         self.project(name)
         await self.workers.leave(name)
+        await self._live.pop(name).close()
         del self._services[name], self._engines[name]
         await self._stacks.pop(name).aclose()
 

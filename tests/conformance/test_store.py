@@ -66,6 +66,25 @@ class TestMachines:
     async def test_the_same_key_of_another_kind_is_another_machine(self, store):
         assert await create(store, "x", kind="env") != await create(store, "x", kind="run")
 
+    async def test_counting_tells_states_and_what_waits_for_a_worker(self, store):
+        for _ in range(3):
+            await create(store)
+        await create(store, kind="env")
+        counts = await store.machines.count()
+        assert counts.by_status == {("run", "queued"): 3, ("env", "queued"): 1}
+        assert counts.waiting == 4
+        for claim in await store.machines.claim("w", RUN, 10, 30):
+            await store.machines.write(claim, tick(status="running", wake_at=await store.now() + 60))
+            await store.machines.let_go(claim)
+        counts = await store.machines.count()
+        assert counts.by_status == {("run", "running"): 3, ("env", "queued"): 1}
+        assert counts.waiting == 1  # the others sleep
+        await store.inbox.send("run-1", "poke", "ann", {})
+        await asyncio.sleep(0.2)
+        counts = await store.machines.count()
+        assert counts.waiting == 2
+        assert 0.1 < counts.oldest_due < 30
+
     async def test_newest_first_by_kind_status_and_position(self, store):
         ids = [await create(store, part=b"1") for _ in range(5)]
         await create(store, kind="env")

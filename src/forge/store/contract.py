@@ -37,6 +37,15 @@ class Record(msgspec.Struct, frozen=True):
     schema_version: int = 1
 
 
+class MachineCounts(msgspec.Struct, frozen=True):
+    """How many machines there are by (kind, status), how many are due and free (`waiting`), and for how many seconds
+    the first of them has been (`oldest_due`)."""
+
+    by_status: dict[tuple[str, str], int]
+    waiting: int
+    oldest_due: float
+
+
 class Write(msgspec.Struct, frozen=True):
     """One tick's whole effect, written in one transaction under the claim."""
 
@@ -123,6 +132,9 @@ class Machines(Protocol):
         self, kind: str, *, statuses: tuple[str, ...] = (), limit: int = 50, before: str = ""
     ) -> list[Record]:
         """Return machines, newest first, without their parts."""
+
+    async def count(self) -> MachineCounts:
+        """Return how many there are, and how many wait for a worker."""
 
     async def claim(
         self, worker: str, kinds: tuple[str, ...], limit: int, lease_seconds: float, only: tuple[str, ...] = ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sqlalchemy import Integer, bindparam, delete, select, update
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 
 from forge.model.decision import Event
 from forge.store import decisions, intents, leases, log
 from forge.store import tables as t
-from forge.store.contract import Claim, Record, Write
+from forge.store.contract import Claim, MachineCounts, Record, Write
 from forge.store.inbox import tell
 from forge.store.statements import Database, Row, Statement, Transaction, add_new, named, names, upsert
 
@@ -56,6 +56,17 @@ _CONSUME = Statement(
     .where(t.commands.c.id == bindparam("command", type_=t.commands.c.id.type))
     .where(t.commands.c.machine == bindparam("machine"))
     .values(consumed=1)
+)
+_BY_STATUS = Statement(select(m.kind, m.status, func.count()).group_by(m.kind, m.status))
+_WAITING = Statement(
+    select(func.count(), func.max(t.now() - m.due_at).filter(m.due_at > 0)).where(
+        m.worker == "", m.due_at.is_not(None), m.due_at <= t.now()
+    )
+)
+_OLDEST_COMMAND = Statement(
+    select(func.max(t.now() - t.commands.c.at)).where(
+        t.commands.c.consumed == 0, t.commands.c.machine.in_(select(m.id).where(m.worker == "", m.due_at.is_not(None)))
+    )
 )
 
 
@@ -148,6 +159,18 @@ class DatabaseMachines:
             lambda transaction: transaction.run(statement, kind=kind, most=limit, **values)
         )
         return [_record(row, {}) for row in rows]
+
+    async def count(self) -> MachineCounts:
+        """Return how many there are, and how many wait for a worker."""
+
+        def work(transaction: Transaction) -> MachineCounts:
+            by_status = {(kind, status): int(number) for kind, status, number in transaction.run(_BY_STATUS)}
+            waiting, overdue = transaction.run(_WAITING)[0]
+            told = transaction.run(_OLDEST_COMMAND)[0][0]
+            return MachineCounts(by_status, int(waiting), max(0.0, float(overdue or 0), float(told or 0)))
+
+        counts: MachineCounts = await self._database.read(work)
+        return counts
 
     async def claim(
         self, worker: str, kinds: tuple[str, ...], limit: int, lease_seconds: float, only: tuple[str, ...] = ()

@@ -270,6 +270,8 @@ ROUTER_CAPABILITIES: dict[str, frozenset[str]] = {
     "replicas": frozenset({"weights"}),
 }
 """What each router can do; a plan that needs more is refused before anything starts."""
+SPLIT_BY_REPLICAS: frozenset[str] = frozenset({"replicas"})
+"""Routers that cannot keep a request from a replica that is ready: a version carries nothing when it has none."""
 MOST_VERSIONS: dict[str, int] = {"ingress_nginx": 2}
 """How many versions, stable among them, a router can split traffic between; any number where it is not named."""
 ROUTERS_OF: dict[str, frozenset[str]] = {

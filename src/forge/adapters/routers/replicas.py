@@ -70,7 +70,8 @@ class ReplicasRouter:
                 return
 
     async def observed(self) -> TrafficTable | None:
-        """Return the table, when the replicas come as near to it as they can: every version in it has some. See Router."""
+        """Return the table, when the replicas come as near to it as they can: every version in it has some, and no
+        other; else what they do. See Router."""
         record, self.remark = await self._record(), ""
         table = table_of(record) if record is not None else None
         if table is None:
@@ -78,9 +79,11 @@ class ReplicasRouter:
         ready = await self._ready()
         self.remark = told_shares(table, ready)
         asked = [version for version, weight in table.weights.items() if weight]
-        if all(ready.get(version) for version in asked):
-            return table
-        return TrafficTable(shares(ready), -1)
+        if not all(ready.get(version) for version in asked):
+            return TrafficTable(shares(ready), -1)
+        if {version for version, count in ready.items() if count} - {*asked}:
+            return TrafficTable(shares(ready), table.generation)  # taken in, and some have to go yet
+        return table
 
     async def actual(self) -> dict[str, int]:
         """Return the split that the ready pods make now, in basis points by version."""

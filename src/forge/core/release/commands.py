@@ -368,7 +368,7 @@ def _note(tick: Tick, command: Command, release: ReleaseState, words: str) -> No
 
 def _refuse(tick: Tick, command: Command, words: str) -> None:
     tick.say("command_without_effect", f"{command.kind} by {command.actor or 'somebody'}: {words}",
-             command=command.kind, actor=command.actor)  # fmt: skip
+             command=command.kind, id=command.id, actor=command.actor)  # fmt: skip
 
 
 WAKING = frozenset({"deploy", "look", "retry", "rollback", "undo"})

@@ -49,7 +49,7 @@ def route_traffic(tick: Tick, wanted: list[Wish]) -> None:
     table = tick.state.traffic
     if table is not None and (table.weights, table.routes, table.sticky) == (weights, routes, sticky):
         late = not in_effect_as(tick, weights) and tick.now - tick.state.asked_at >= ASK_AGAIN
-        if late:
+        if late and not (tick.split_by_replicas and tick.confirmed):  # there, replicas have to come or go
             changed = tick.observation.problem if tick.observation.generation == CHANGED else ""
             words = f"the router does not show {_split(weights)} yet" + (f": {changed}" if changed else "")
             tick.say("traffic_asked_again", words, weights=weights)
@@ -166,12 +166,17 @@ def _ensure(tick: Tick, version: str, size: int, slack: int) -> None:
 
 
 def _floor(tick: Tick, version: str, slack: int) -> int:
-    """The fewest replicas that carry what the version is asked to carry and is seen to carry."""
+    """The fewest replicas that carry what the version is asked to carry and is seen to carry.
+
+    Where replicas make the split, what it is seen to carry follows its replicas: what it was asked to carry counts,
+    which never leaves others more than their ready replicas can carry.
+    """
     known = tick.state.versions[version]
     observed = tick.observed(version)
     if observed is None or not tick.confirmed:
         return known.wanted
-    weight = max(observed, tick.asked.get(version, 0))
+    asked = tick.asked.get(version, 0)
+    weight = asked if tick.split_by_replicas else max(observed, asked)
     return max(0, replicas_for(weight, tick.full(version)) - slack)
 
 
@@ -180,7 +185,8 @@ def _warm(tick: Tick, known: VersionState) -> bool:
 
 
 def _remove(tick: Tick, version: str, known: VersionState) -> None:
-    if known.idle_since is None or not tick.confirmed or tick.observed(version) != 0 or tick.asked.get(version, 0):
+    idle = tick.split_by_replicas or (known.idle_since is not None and tick.observed(version) == 0)
+    if not idle or not tick.confirmed or tick.asked.get(version, 0):
         return
     tick.say("version_removed", f"{version} is not needed any more and carries nothing: removed", version=version)
     tick.change_version(version, wanted=0, removing_since=tick.now, warm_until=None, unready_since=None)
@@ -194,7 +200,9 @@ def _await_removal(tick: Tick, version: str, known: VersionState) -> None:
         tick.change_version(version, removing_since=None, seen=None, ever_ready=False)
         if version not in _remembered(tick):
             _forget(tick, version)
-    elif tick.now - (known.removing_since or 0.0) >= ASK_AGAIN and tick.observed(version) == 0:
+    elif tick.now - (known.removing_since or 0.0) >= ASK_AGAIN and (
+        tick.split_by_replicas or tick.observed(version) == 0
+    ):
         tick.change_version(version, removing_since=tick.now)
         tick.act("remove", version, {"version": version})
 

@@ -39,9 +39,9 @@ class Wish(msgspec.Struct, frozen=True):
 def wish(tick: Tick, release: ReleaseState, *, hold: bool) -> Wish:
     """Return what the release wants in its present status; `hold`: nothing may grow while data is missing."""
     if release.status == "rolling_back":
-        return Wish(Goal(release.version), _wanted(tick, release))
+        return Wish(Goal(release.version), 0 if tick.split_by_replicas else _wanted(tick, release))
     if release.kind == "rollback":
-        return Wish(Goal(release.version, everything=True), tick.full(release.version))
+        return _everything(tick, release)
     if release.status == "paused" and release.paused_from not in {"baking", "starting"}:
         return _still(tick, release, release.held_weight)
     phase = phase_of(release)
@@ -53,8 +53,7 @@ def wish(tick: Tick, release: ReleaseState, *, hold: bool) -> Wish:
     if release.strategy.name == "rolling":
         return _rolling(tick, release)
     if moving:
-        at_once = release.strategy.name == "blue_green" and phase == "promoting"
-        return Wish(Goal(release.version, everything=True, at_once=at_once), tick.full(release.version))
+        return _everything(tick, release, at_once=release.strategy.name == "blue_green" and phase == "promoting")
     if release.strategy.name == "blue_green":
         return Wish(Goal(release.version), tick.full(release.version))
     return _canary(tick, release)
@@ -119,11 +118,25 @@ def _rolling(tick: Tick, release: ReleaseState) -> Wish:
     ready = tick.ready(release.version)
     room = max(full, old_full) + surge - old_there
     replicas = min(full, max(_wanted(tick, release), room))
-    # What the new version's ready replicas leave to carry, in old replicas, less what may be unavailable.
-    left = -(-old_full * (full - min(ready, full)) // full)
+    left = _left(old_full, ready, full)
     stable_replicas = max(0, min(old_full, left - slack)) if ready < full else 0
     starting = phase_of(release) == "starting"
     return Wish(Goal(release.version, everything=not starting), replicas, stable_replicas, slack)
+
+
+def _everything(tick: Tick, release: ReleaseState, *, at_once: bool = False) -> Wish:
+    """All of the traffic. Stable keeps its size until the router has taken its traffic away; where no router does,
+    stable's replicas leave as new ones are ready."""
+    full, stable = tick.full(release.version), tick.state.stable
+    leaving = None
+    if tick.split_by_replicas and stable not in {"", release.version}:
+        leaving = _left(tick.full(stable), tick.ready(release.version), full)
+    return Wish(Goal(release.version, everything=True, at_once=at_once), full, leaving)
+
+
+def _left(old_full: int, ready: int, full: int) -> int:
+    """Return what the new version's ready replicas leave to carry, in old replicas."""
+    return -(-old_full * (full - min(ready, full)) // full)
 
 
 def _still(tick: Tick, release: ReleaseState, weight: int) -> Wish:

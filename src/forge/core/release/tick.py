@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from forge.core.release.capacity import full_size, ready_capacity
 from forge.core.release.state import RELEASE_FINAL, EnvironmentState, ReleaseState, VersionState
+from forge.model.configs import SPLIT_BY_REPLICAS
 from forge.model.decision import Action, Event
 from forge.model.traffic import Observation
 
@@ -85,6 +86,11 @@ class Tick:
             return False
         seen = self.observation.generation
         return self.state.traffic is None or seen is None or seen >= self.state.traffic_generation
+
+    @property
+    def split_by_replicas(self) -> bool:
+        """Whether a version carries requests as long as it has ready replicas, whatever its weight."""
+        return self.state.plan.router in SPLIT_BY_REPLICAS
 
     def version(self, version: str) -> VersionState | None:
         """Return what is known of the version."""

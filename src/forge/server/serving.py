@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
@@ -16,6 +17,10 @@ from forge.model.errors import UsageError
 from forge.server.app import make_app
 from forge.server.settings import Settings
 from forge.server.site import Site, open_site
+from forge.server.telemetry.traces import Tracing, provider_from, tracer_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 GRACE_SECONDS = 5.0
 """How long requests under way may take to end once the server is to stop."""
@@ -49,19 +54,44 @@ async def serve(settings: Settings, announce: Callable[[Started], None]) -> None
         await refuse_open_house(site)
         listening = bind(settings)
         site.url = settings.public_url or address(settings, listening)
-        server = _http_server(make_app(site), settings)
-        with _on_signal(lambda: _end(site, server)):
-            if settings.work:
-                await site.workers.start()
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            try:
-                while not server.started and not serving.done():
-                    await asyncio.sleep(0.01)
-                announce(Started(site.url, await _link(site), tuple(site.projects), settings.work))
-                await serving
-            finally:
-                _end(site, server)
-                await asyncio.gather(serving, return_exceptions=True)
+        async with _traced(site) as provider:
+            await _answer(site, listening, provider, announce)
+
+
+async def _answer(
+    site: Site, listening: socket.socket, provider: TracerProvider | None, announce: Callable[[Started], None]
+) -> None:
+    settings = site.settings
+    server = _http_server(make_app(site, provider), settings)
+    with _on_signal(lambda: _end(site, server)):
+        if settings.work:
+            await site.workers.start()
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            announce(Started(site.url, await _link(site), tuple(site.projects), settings.work))
+            await serving
+        finally:
+            _end(site, server)
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _traced(site: Site) -> AsyncIterator[TracerProvider | None]:
+    """Send traces where OTEL_EXPORTER_OTLP_ENDPOINT says; a process that works sends those of runs and releases."""
+    provider = provider_from()
+    if provider is None:
+        yield None
+        return
+    tracing = Tracing(site, tracer_of(provider))
+    if site.settings.work:
+        tracing.start()
+    try:
+        yield provider
+    finally:
+        await tracing.stop()
+        await asyncio.to_thread(provider.shutdown)
 
 
 async def work(settings: Settings, announce: Callable[[Started], None]) -> None:
@@ -69,10 +99,11 @@ async def work(settings: Settings, announce: Callable[[Started], None]) -> None:
     async with open_site(settings) as site:
         if not site.projects:
             raise UsageError("there is no project to work on", hint="name one under `projects:` in forge-server.yaml")
-        with _on_signal(site.closing.set):
-            await site.workers.start()
-            announce(Started("", "", tuple(site.projects), works=True))
-            await site.closing.wait()
+        async with _traced(site):
+            with _on_signal(site.closing.set):
+                await site.workers.start()
+                announce(Started("", "", tuple(site.projects), works=True))
+                await site.closing.wait()
 
 
 async def refuse_open_house(site: Site) -> None:
@@ -137,8 +168,7 @@ def _http_server(app: FastAPI, settings: Settings) -> HttpServer:
 
 
 def _end(site: Site, server: HttpServer) -> None:
-    """Begin to end; told twice, what is under way is not waited for any more."""
-    server.force_exit = server.should_exit and server.force_exit
+    """Begin to end: streams first, as they would never end by themselves."""
     site.closing.set()
     server.should_exit = True
 

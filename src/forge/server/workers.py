@@ -15,6 +15,7 @@ from sqlalchemy import Column, Double, Table, Text, delete, select
 
 from forge.model.errors import DependencyFailed
 from forge.server.database import metadata
+from forge.server.telemetry.ticks import TickMetrics
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
@@ -55,6 +56,7 @@ class Workers:
         self._heart: asyncio.Task[None] | None = None
         self._engines: dict[str, Engine] = {}
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.ticks = TickMetrics()
         self.restarts = 0
         """How often work on a project ended by an error and began anew."""
 
@@ -117,7 +119,7 @@ class Workers:
         """Work on a project until cancelled; an error that nobody expected ends one try only."""
         while True:
             try:
-                await engine.work()
+                await engine.work(kinds=self.ticks.timed(engine.kinds()))
             except asyncio.CancelledError:
                 raise
             except Exception:

@@ -4,4 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-routers: list[APIRouter] = []
+from forge.server.api import environments, logs, projects, records, runs
+
+routers: list[APIRouter] = [
+    projects.router,
+    runs.router,
+    logs.router,
+    environments.router,
+    records.router,
+]

@@ -1,0 +1,184 @@
+"""What happened, and what was decided on what: pages, streams, and the proof that nobody changed the record."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import Response
+
+from forge.server.api.answers import ERRORS, PREFIX, Json, ProjectName, gives, gives_page
+from forge.server.identity.guard import SITE, needs
+from forge.server.identity.permissions import Permission, Principal
+from forge.server.paging import Cursor, Limit, number_of, page
+from forge.server.problems import answered_with
+from forge.server.site import Site
+from forge.server.streaming import MEDIA_TYPE, Live, ServerSentEvent, event_message, last_event_id, stream, wants_stream
+from forge.service.base import Accepted
+from forge.store.contract import StoredEvent
+
+router = APIRouter(prefix=f"{PREFIX}/projects/{{project}}", tags=["records"])
+Reader = Annotated[Principal, Depends(needs(Permission.READ))]
+TheSite = Annotated[Site, SITE]
+Machine = Annotated[
+    str,
+    Query(max_length=200, description="Only of this run or machine, such as `run-7`; empty: of all.", examples=[""]),
+]
+AfterEvent = Annotated[
+    int, Query(ge=0, le=2**53, description="Only what came after the event of this number.", examples=[0])
+]
+
+
+class DecisionRecord(msgspec.Struct, frozen=True):
+    """A record of what was decided on what. `body` is the record itself; `hash` chains it to the one before."""
+
+    seq: int
+    machine: str
+    at: float
+    body: Any
+    previous: str
+    hash: str
+
+
+class ChainView(msgspec.Struct, frozen=True):
+    """How many records a chain has, and the first that does not fit; None: all do."""
+
+    records: int
+    first_wrong: int | None
+
+
+class AuditView(msgspec.Struct, frozen=True):
+    """Both chains."""
+
+    events: ChainView
+    decisions: ChainView
+
+
+class CommandView(msgspec.Struct, frozen=True):
+    """What became of a command: `waiting` (not taken in yet), `taken`, or `refused`, with the reason."""
+
+    state: str
+    reason: str = ""
+
+
+@router.get(
+    "/events",
+    summary="Events, as a page or as they come",
+    operation_id="list_events",
+    responses=ERRORS
+    | {
+        200: {
+            "description": "A page, oldest first; with `Accept: text/event-stream` each event as it comes, from now on "
+            "or after `Last-Event-ID`.",
+            "content": {**gives_page(StoredEvent, "")[200]["content"], MEDIA_TYPE: {"schema": {"type": "string"}}},
+        }
+    },
+    response_class=Json,
+)
+async def list_events(
+    request: Request,
+    site: TheSite,
+    _reader: Reader,
+    project: ProjectName,
+    machine: Machine = "",
+    environment: Annotated[
+        str, Query(max_length=200, description="Only of this environment; empty: of all.", examples=[""])
+    ] = "",
+    after: AfterEvent = 0,
+    limit: Limit = 100,
+    cursor: Cursor = "",
+) -> Response:
+    """Return a page of the hash-chained log, or a stream of it: `id` is an event's number."""
+    service = site.project(project)
+    if environment:
+        machine = await machine_of(site, project, environment)
+    if wants_stream(request):
+        return stream(site, _messages(site.live(project), machine, last_event_id(request)))
+    found = await service.records.events(machine, after=number_of(cursor) or after, limit=limit)
+    return Json(page(found, str(found[-1].seq) if len(found) == limit else ""))
+
+
+@router.get(
+    "/decisions",
+    summary="Records of decisions",
+    operation_id="list_decisions",
+    responses={**ERRORS, **gives_page(DecisionRecord, "Records, oldest first.")},
+    response_class=Json,
+)
+async def list_decisions(
+    site: TheSite,
+    _reader: Reader,
+    project: ProjectName,
+    machine: Machine = "",
+    after: AfterEvent = 0,
+    limit: Limit = 100,
+    cursor: Cursor = "",
+) -> Json:
+    """Return a page of the hash-chained log of what was decided, with all that it was decided on."""
+    found = await site.project(project).records.decisions(machine, after=number_of(cursor) or after, limit=limit)
+    rows = [
+        {
+            "seq": one.seq,
+            "machine": one.machine,
+            "at": one.at,
+            "body": msgspec.Raw(one.body),
+            "previous": one.previous,
+            "hash": one.hash,
+        }
+        for one in found
+    ]
+    return Json(page(rows, str(found[-1].seq) if len(found) == limit else ""))
+
+
+@router.get(
+    "/audit/verify",
+    summary="Check that nobody changed the record",
+    operation_id="verify_audit",
+    responses={**ERRORS, **gives(AuditView, "Both chains.")},
+    response_class=Json,
+)
+async def verify_audit(site: TheSite, _reader: Reader, project: ProjectName) -> Json:
+    """Compute both hash chains anew. Takes longer the more there is."""
+    return Json(await site.project(project).records.verify())
+
+
+@router.get(
+    "/commands/{machine}/{command}",
+    summary="What became of a command",
+    operation_id="get_command",
+    responses={**ERRORS, **gives(CommandView, "What became of it.")},
+    response_class=Json,
+)
+async def get_command(
+    site: TheSite,
+    _reader: Reader,
+    project: ProjectName,
+    machine: Annotated[str, Path(max_length=200, description="As the command was answered with.")],
+    command: Annotated[int, Path(ge=0, le=2**53, description="The `id` that it was answered with.")],
+    after: AfterEvent = 0,
+) -> Json:
+    """Tell whether a command was taken in, and in the machine's words why it had no effect."""
+    with answered_with(404):
+        refusal = await site.project(project).records.refusal(Accepted(machine, command, after))
+    if refusal is None:
+        return Json(CommandView("waiting"))
+    return Json(CommandView("refused", refusal) if refusal else CommandView("taken"))
+
+
+async def machine_of(site: Site, project: str, environment: str) -> str:
+    """Return the machine of an environment, one that has no events when nothing was released to it. Raises Problem
+    for an unknown one."""
+    with answered_with(404):
+        await site.project(project).environments.plan(environment)
+    return await site.engine(project).store.machines.find("environment", environment) or f"{environment}-none"
+
+
+async def _messages(live: Live, machine: str, after: int | None) -> AsyncGenerator[ServerSentEvent, None]:
+    events = live.events(machine, after=after)
+    try:
+        async for stored in events:
+            yield event_message(stored)
+    finally:
+        await events.aclose()

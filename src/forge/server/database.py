@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import MetaData, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from forge.model.errors import DependencyFailed, UsageError
@@ -45,8 +45,10 @@ class SiteDatabase:
                 yield connection
         except (OperationalError, InterfaceError) as error:
             raise _away(error) from error
+        except IntegrityError:
+            raise
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or type(error) is DatabaseError:
                 raise _away(error) from error
             raise
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -138,9 +139,12 @@ class Settings(Section):
 
 
 def in_schema(url: str, schema: str) -> str:
-    """Return a PostgreSQL URL whose tables are those of one schema."""
-    joint = "&" if "?" in url else "?"
-    return f"{url}{joint}options=-csearch_path%3D%22{schema}%22"
+    """Return a PostgreSQL URL whose tables are those of one schema; other options of the URL stay."""
+    address, _, query = url.partition("?")
+    fields = [one for one in query.split("&") if one]
+    given = "".join(one.removeprefix("options=") + "%20" for one in fields if one.startswith("options="))
+    options = f"options={given}-csearch_path%3D%22{quote(schema)}%22"
+    return f"{address}?{'&'.join([*(one for one in fields if not one.startswith('options=')), options])}"
 
 
 def read_settings(

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
+from forge.model.decision import Command
 from forge.server.api.answers import ERRORS, PREFIX, Json, ProjectName, gives, gives_page
 from forge.server.identity.guard import SITE, needs
 from forge.server.identity.permissions import Permission, Principal
@@ -54,6 +55,12 @@ class AuditView(msgspec.Struct, frozen=True):
 
     events: ChainView
     decisions: ChainView
+
+
+class LastEvent(msgspec.Struct, frozen=True):
+    """Where the log ends."""
+
+    seq: int
 
 
 class CommandView(msgspec.Struct, frozen=True):
@@ -142,6 +149,38 @@ async def list_decisions(
 async def verify_audit(site: TheSite, _reader: Reader, project: ProjectName) -> Json:
     """Compute both hash chains anew. Takes longer the more there is."""
     return Json(await site.project(project).records.verify())
+
+
+@router.get(
+    "/events/last",
+    summary="The number of the newest event",
+    operation_id="get_last_event",
+    responses={**ERRORS, **gives(LastEvent, "Its number, 0 when there is none.")},
+    response_class=Json,
+)
+async def get_last_event(site: TheSite, _reader: Reader, project: ProjectName) -> Json:
+    """Return where the log ends now: what comes later has a higher number."""
+    service = site.project(project)
+    return Json(LastEvent(await site.engine(service.name).store.log.count()))
+
+
+@router.get(
+    "/commands/{machine}",
+    summary="Commands that are not taken in yet",
+    operation_id="list_commands",
+    responses={**ERRORS, **gives_page(Command, "Commands, oldest first; there is one page.")},
+    response_class=Json,
+)
+async def list_commands(
+    site: TheSite,
+    _reader: Reader,
+    project: ProjectName,
+    machine: Annotated[str, Path(max_length=200, description="A run or machine.", examples=["run-1"])],
+) -> Json:
+    """Return the commands that a run or an environment has not taken in yet."""
+    engine = site.engine(project)
+    known = await engine.store.machines.find("environment", machine) or machine
+    return Json(page(await engine.store.inbox.of(known), ""))
 
 
 @router.get(

@@ -58,8 +58,8 @@ class EngineReleases:
         """Wait until the release is final. See ReleaseClient."""
         machine = await self._machine(environment)
         after = 0
-        state: EnvironmentState | None = None
-        begun = False
+        view: dict[str, Any] | None = None
+        looked = begun = False
         while True:
             events = await self._store.log.read(machine, after=after, limit=_PAGE)
             for stored in events:
@@ -70,13 +70,15 @@ class EngineReleases:
             after = events[-1].seq if events else after
             if len(events) == _PAGE:
                 continue
-            if events or state is None:
-                state = await self._state(environment)
-                known = state.releases.get(release)
+            if view is not None:  # and what led to it has been told, which may have come after the page before
+                return view
+            if events or not looked:
+                known, looked = (await self._state(environment)).releases.get(release), True
                 if known is None:
                     raise DependencyFailed(f"the release {release} is not on record any more")
                 if known.status in RELEASE_FINAL:
-                    return _view(known)
+                    view = _view(known)
+                    continue
             await asyncio.sleep(LOOK_AGAIN)
 
     async def command(self, environment: str, kind: str, payload: dict[str, Any], *, key: str, actor: str) -> str:

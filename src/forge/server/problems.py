@@ -51,12 +51,16 @@ class Problem(Exception):
         self.more = dict(more or {})
 
 
+class NotThere(UsageError):
+    """What a path names does not exist: 404."""
+
+
 @contextmanager
 def answered_with(status: int) -> Iterator[None]:
     """Answer a UsageError of what is inside with this status: 404 for what is named, 409 for what cannot be now."""
     try:
         yield
-    except InvalidConfiguration:
+    except (InvalidConfiguration, NotThere):
         raise
     except UsageError as error:
         raise Problem(status, error.message, hint=error.hint or "") from error
@@ -72,6 +76,7 @@ def status_of(error: ForgeError) -> int:
 
 _STATUSES: tuple[tuple[type[ForgeError], int], ...] = (
     (InvalidConfiguration, 422),
+    (NotThere, 404),
     (UsageError, 400),
     (Rejected, 403),
     (NotAllowed, 403),

@@ -17,6 +17,7 @@ from forge.engine.project import Project
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.server.database import SiteDatabase, open_database
+from forge.server.problems import NotThere
 from forge.server.settings import Settings
 from forge.server.streaming import Live
 from forge.server.workers import Workers
@@ -54,9 +55,9 @@ class Site:
         return MappingProxyType(self._services)
 
     def project(self, name: str) -> Service:
-        """Return a project. Raises UsageError, with a suggestion, when there is none of that name."""
+        """Return a project. Raises NotThere, with a suggestion, when there is none of that name."""
         if (service := self._services.get(name)) is None:
-            raise UsageError(f"there is no project `{name}`", hint=did_you_mean(name, tuple(self._services)))
+            raise NotThere(f"there is no project `{name}`", hint=did_you_mean(name, tuple(self._services)))
         return service
 
     def engine(self, name: str) -> Engine:

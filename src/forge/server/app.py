@@ -13,6 +13,7 @@ from forge.server.api import routers as api_routers
 from forge.server.api.description import complete
 from forge.server.idempotency import Idempotency
 from forge.server.identity.routes import routers as identity_routers
+from forge.server.limits import BodyLimit
 from forge.server.pages.routes import routers as page_routers
 from forge.server.site import Site
 from forge.server.telemetry.health import router as health_router
@@ -30,7 +31,6 @@ API = "/api/"
 def make_app(site: Site, tracer_provider: TracerProvider | None = None) -> FastAPI:
     """Return the application of a site. `request.app.state.site` is the site."""
     app = _assemble(
-        max_body_size=site.settings.max_body_bytes,
         telemetry={
             "tracer_provider": tracer_provider,
             "tracing": tracer_provider is not None,
@@ -49,6 +49,7 @@ def make_app(site: Site, tracer_provider: TracerProvider | None = None) -> FastA
     registry.register(app.state.site_metrics)
     site.workers.ticks.register(registry)
     app.add_middleware(Idempotency, site=site, prefix=API)
+    app.add_middleware(BodyLimit, most=site.settings.max_body_bytes)
     app.add_middleware(Observed, metrics=RequestMetrics(registry))
     return app
 

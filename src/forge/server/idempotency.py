@@ -14,6 +14,7 @@ from fastapi import Request
 from sqlalchemy import Column, Double, Integer, LargeBinary, Table, Text, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forge.model.errors import ForgeError
@@ -68,13 +69,13 @@ class Idempotency:
         request = Request(scope, receive)
         try:
             await self._once(request, given, send)
-        except (Problem, ForgeError) as error:
+        except (Problem, ForgeError, HTTPException) as error:
             await (await answer(request, error))(scope, receive, send)
 
     async def _once(self, request: Request, given: str, send: Send) -> None:
         if not given or len(given) > LONGEST_KEY or not (given.isascii() and given.isprintable()):
             raise Problem(400, f"an Idempotency-Key is 1 to {LONGEST_KEY} printable ASCII characters")
-        body = await self._body(request)
+        body = await request.body()
         key, body_hash = _hash(_who(request), request.method, request.url.path, given), _hash(body)
         if (known := await self._begin(key, body_hash)) is not None:
             await send({"type": "http.response.start", "status": known.status, "headers": known.headers})
@@ -86,16 +87,6 @@ class Idempotency:
             await self._app(request.scope, _replayed(body), recorder.send)
         finally:
             await self._end(key, recorder)
-
-    async def _body(self, request: Request) -> bytes:
-        most = self._site.settings.max_body_bytes
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                raise Problem(413, f"the body is longer than {most:,} bytes")
-            parts.append(part)
-        return b"".join(parts)
 
     async def _begin(self, key: str, body_hash: str) -> _Known | None:
         """Write down that it is begun; return the answer when it was given before. Raises Problem."""

@@ -14,6 +14,8 @@ from forge.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
+    from forge.service.base import Service
+    from forge.views.listing import ArtifactRow
 
 app = typer.Typer(help="List, fetch and prune the artifacts of runs.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,12 +34,9 @@ def list_(context: typer.Context, run: RunId, output: Output = "table") -> None:
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        from forge.service.locating import find_run
-        from forge.views.listing import ArtifactRow, artifact_row
-
-        chosen = await find_run(engine, run_id(run))
-        rows = [artifact_row(one) for one in await engine.artifacts_of(chosen)]
+    async def work(service: Service) -> int:
+        chosen = run_id(run)
+        rows = list(await service.runs.artifacts(chosen))
         now = time.time()
         columns: list[Column[ArtifactRow]] = [
             Column("NAME", lambda row: row.name),
@@ -69,29 +68,17 @@ def get(
     """Fetch an artifact; its bytes are checked against their digest on the way."""
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        from forge.service.locating import find_run
-
-        chosen = await find_run(engine, run_id(run))
-        known = {one.name: one for one in await engine.artifacts_of(chosen)}
-        pick(name, list(known), f"artifact in {chosen}:")
+    async def work(service: Service) -> int:
+        chosen = run_id(run)
+        pick(name, [row.name for row in await service.runs.artifacts(chosen)], f"artifact in {chosen}:")
         destination = session.directory / (to or Path(Path(name).name))
         if destination.is_dir():
             destination /= Path(name).name
         if destination.exists() and not force:
             raise UsageError(f"{destination} is there already", hint="`--force` replaces it, `--to` puts it elsewhere")
         destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            await engine.artifacts.get(known[name].digest, destination)
-        except KeyError:
-            words = f"{name} of {chosen} is not stored any more"
-            raise UsageError(
-                words,
-                hint=f"it was pruned; `forge run` from commit {known[name].commit[:12]} makes it anew"
-                if known[name].commit
-                else "it was pruned",
-            ) from None
-        tell(f"{destination}  sha256 {known[name].digest[:12]}, verified")
+        digest = await service.runs.fetch(chosen, name, destination)
+        tell(f"{destination}  sha256 {digest[:12]}, verified")
         return ExitCode.SUCCEEDED
 
     session.run(work)
@@ -118,4 +105,4 @@ def prune(
         tell(f"{verb} {len(done.deleted)} artifacts and snapshots, {total} with copies; {done.kept} are needed")
         return ExitCode.SUCCEEDED
 
-    session.run(work)
+    session.run_here(work)

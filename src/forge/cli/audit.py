@@ -14,7 +14,8 @@ from forge.model.errors import CorruptData, ExitCode
 if TYPE_CHECKING:
     from forge.core.release.replay import Replayed
     from forge.engine.engine import Engine
-    from forge.store.contract import StoredEvent
+    from forge.service.base import Records, Service
+    from forge.store.contract import StoredDecision, StoredEvent
 
 app = typer.Typer(help="Check the log and make its decisions again.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,10 +33,8 @@ def verify(context: typer.Context, output: Output = "table") -> None:
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        found: dict[str, dict[str, int | None]] = {}
-        for name, kept in (("events", engine.store.log), ("decisions", engine.store.decisions)):
-            found[name] = {"records": await kept.count(), "first_wrong": await kept.verify()}
+    async def work(service: Service) -> int:
+        found = await service.records.verify()
         whole = all(chain["first_wrong"] is None for chain in found.values())
         if output in {"json", "yaml"}:
             say(document({"whole": whole, **found}, output))
@@ -77,7 +76,7 @@ def replay(
             say("\n".join(replayed_lines(found)))
         return ExitCode.SUCCEEDED if found.difference is None else ExitCode.DID_NOT_SUCCEED
 
-    session.run(work)
+    session.run_here(work)
 
 
 @app.command("log")
@@ -95,12 +94,11 @@ def log(
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        which = await _machine(engine, machine) if machine else None
-        if decisions:
-            rows: list[Any] = await _decisions(engine, which)
-        else:
-            rows = await _events(engine, which)
+    async def work(service: Service) -> int:
+        from forge.cli.options import run_id
+
+        which = run_id(machine)
+        rows: list[Any] = await (_decisions if decisions else _events)(service.records, which)
         columns: list[Column[Any]] = [
             Column("SEQ", lambda row: str(row["seq"]), right=True),
             Column("TIME", lambda row: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))),
@@ -143,40 +141,30 @@ def _chain_line(session: Session, name: str, chain: dict[str, int | None]) -> st
     )
 
 
-async def _machine(engine: Engine, name: str) -> str:
-    """Return the machine of a run's id or an environment's name. Raises UsageError."""
-    from forge.cli.options import run_id
-    from forge.service.locating import find_environment, find_run
-
-    if await engine.store.machines.load(run_id(name)) is not None:
-        return run_id(name)
-    if name.isdigit() or name.startswith("run-"):
-        return await find_run(engine, run_id(name))
-    return await find_environment(engine, name)
-
-
-async def _events(engine: Engine, machine: str | None) -> list[dict[str, Any]]:
+async def _events(records: Records, machine: str) -> list[dict[str, Any]]:
     import msgspec
 
     events: list[StoredEvent] = []
-    while page := await engine.store.log.read(machine, after=events[-1].seq if events else 0):
+    while page := await records.events(machine, after=events[-1].seq if events else 0):
         events += page
     return [msgspec.to_builtins(event) for event in events]
 
 
-async def _decisions(engine: Engine, machine: str | None) -> list[dict[str, Any]]:
+async def _decisions(records: Records, machine: str) -> list[dict[str, Any]]:
     import msgspec
 
     from forge.engine.recording import read
-    from forge.engine.records import stored_decisions
 
+    found: list[StoredDecision] = []
+    while page := await records.decisions(machine, after=found[-1].seq if found else 0):
+        found += page
     return [
         {
             "seq": stored.seq, "machine": stored.machine, "at": stored.at,
             "record": msgspec.to_builtins(read(stored.body, stored.seq)),
             "previous": stored.previous, "hash": stored.hash,
         }
-        for stored in await stored_decisions(engine.store, machine)
+        for stored in found
     ]  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def remove_orphans(session: Session, *, yes: bool) -> None:
             tell(f"removed {each.title}" if gone else f"{each.title} was gone already")
         return ExitCode.SUCCEEDED
 
-    session.run(work)
+    session.run_here(work)
 
 
 async def _examine(session: Session, *, aloud: bool) -> list[Finding]:

@@ -14,6 +14,7 @@ from forge.model.errors import ExitCode
 if TYPE_CHECKING:
     from forge.cli.render.tables import Column
     from forge.engine.engine import Engine
+    from forge.service.base import Service
     from forge.views.environment import EnvironmentView
     from forge.views.run import RunView
 
@@ -35,10 +36,9 @@ def list_(context: typer.Context, output: Output = "table") -> None:
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        from forge.service.locating import environment_of, known_environments
-
-        rows = [await environment_of(engine, name) for name in await known_environments(engine)]
+    async def work(service: Service) -> int:
+        known = service.environments
+        rows = [await known.get(name, closely=True) for name in await known.names()]
         text = listing(
             rows, _columns(session), output, name=lambda row: row.name, empty="the pipeline has no environments"
         )
@@ -57,11 +57,8 @@ def show(context: typer.Context, environment: EnvironmentName, output: Output = 
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        from forge.service.locating import check_known, environment_of
-
-        await check_known(engine, environment)
-        print_environment(session, await environment_of(engine, environment), output)
+    async def work(service: Service) -> int:
+        print_environment(session, await service.environments.get(environment, closely=True), output)
         return ExitCode.SUCCEEDED
 
     session.run(work)
@@ -79,7 +76,7 @@ def up(context: typer.Context, environment: EnvironmentName) -> None:
         await check_known(engine, environment)
         return await bring_up(engine, session, environment)
 
-    session.run(work)
+    session.run_here(work)
 
 
 @app.command("down")
@@ -111,7 +108,7 @@ def down(
             await abort_all(engine, session, environment)
         return await take_down(engine, session, environment)
 
-    session.run(work)
+    session.run_here(work)
 
 
 @app.command("hand-back")
@@ -137,7 +134,7 @@ def hand_back(
                 return ExitCode.REJECTED
         return await give_back(engine, session, environment)
 
-    session.run(work)
+    session.run_here(work)
 
 
 @app.command("logs")
@@ -166,7 +163,7 @@ def logs(
                 sys.stdout.flush()
         return ExitCode.SUCCEEDED
 
-    session.run(work)
+    session.run_here(work)
 
 
 def print_environment(session: Session, view: EnvironmentView | RunView, output: str) -> None:

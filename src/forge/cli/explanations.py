@@ -11,7 +11,7 @@ from forge.cli.session import say, session_of
 from forge.model.errors import ExitCode
 
 if TYPE_CHECKING:
-    from forge.engine.engine import Engine
+    from forge.service.base import Service
 
 
 def register(root: typer.Typer) -> None:
@@ -30,11 +30,10 @@ def explain(
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
+    async def work(service: Service) -> int:
         from forge.cli.render.explanation import explanation_lines
-        from forge.service.stories import explanation_of
 
-        story = await explanation_of(engine.store, release)
+        story = await service.environments.explanation(release)
         if output in {"json", "yaml"}:
             say(document(story, output))
         elif output == "name":

@@ -15,14 +15,14 @@ from forge.views.run import GateView, InputView, JobView, RunView
 
 if TYPE_CHECKING:
     from forge.cli.render.progress import Progress
-    from forge.engine.engine import Engine
+    from forge.service.base import Service
 
 
 class Gatekeeper:
     """Attends to each gate once; a gate that stays closed afterwards waits for somebody else."""
 
-    def __init__(self, engine: Engine, *, actor: str, yes: bool, ask: bool, paint: Paint) -> None:
-        self.engine = engine
+    def __init__(self, service: Service, *, actor: str, yes: bool, ask: bool, paint: Paint) -> None:
+        self.service = service
         self.actor = actor
         self.yes = yes
         self.ask = ask
@@ -82,10 +82,8 @@ class Gatekeeper:
         inputs: Mapping[str, object],
     ) -> bool:
         try:
-            if approve:
-                await self.engine.approve(view.id, job.name, comment=comment, inputs=dict(inputs), actor=self.actor)
-            else:
-                await self.engine.reject(view.id, job.name, comment=comment, actor=self.actor)
+            payload = {"job": job.name, "comment": comment, **({"inputs": dict(inputs)} if approve else {})}
+            await self.service.runs.command(view.id, "approve" if approve else "reject", payload, actor=self.actor)
         except ForgeError as error:  # not allowed to approve one's own run, for example: somebody else has to
             progress.note(f"[{job.name}] {error.message}")
             return False

@@ -21,6 +21,7 @@ from forge.cli import (
     grafana,
     importing,
     initialise,
+    login,
     pipeline,
     releases,
     runs,
@@ -64,6 +65,7 @@ for room in (
     doctor,
     audit,
     serve,
+    login,
     shell,
 ):
     room.register(app)
@@ -81,6 +83,10 @@ def root(
     directory: Annotated[
         str, typer.Option("-C", "--directory", metavar="FOLDER", help="Work as if started there.", show_default=False)
     ] = ".",
+    project: Annotated[
+        str,
+        typer.Option("-P", metavar="NAME", help="Which project of FORGE_SERVER; FORGE_PROJECT.", show_default=False),
+    ] = "",
     progress: Annotated[
         str, typer.Option("--progress", metavar="MODE", help="auto, tty, plain, json or quiet; FORGE_PROGRESS.")
     ] = "",
@@ -100,6 +106,8 @@ def root(
         directory=folder,
         terminal=detect_here(no_colour=no_color, no_input=no_input, progress=progress),
         debug=debug,
+        server=(server := os.environ.get("FORGE_SERVER", "").strip().rstrip("/")),
+        project_name=project or (os.environ.get("FORGE_PROJECT", "").strip() if server else ""),
     )
 
 

@@ -30,7 +30,9 @@ Inputs = Annotated[
 ]
 PipelineFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: forge/pipeline.yaml.")]
 
-HOISTED = {"--debug": 0, "--no-color": 0, "--no-colour": 0, "--no-input": 0, "--progress": 1, "-C": 1, "--directory": 1}
+HOISTED = {
+    "--debug": 0, "--no-color": 0, "--no-colour": 0, "--no-input": 0, "--progress": 1, "-C": 1, "--directory": 1, "-P": 1,
+}  # fmt: skip
 """Options of `forge` itself, and how many values each takes; people type them after the command as well."""
 
 

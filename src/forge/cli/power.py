@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from forge.cli.session import actor, leave, tell
 from forge.cli.subjects import EnvironmentSubject
 from forge.model.errors import DependencyFailed, ExitCode, UsageError
+from forge.service.local import LocalService
 from forge.service.locating import environment_state, look_closely
 from forge.views.environment import EnvironmentView, environment_view
 
@@ -35,9 +36,9 @@ class Up(EnvironmentSubject):
     async def settled(self, view: RunView | EnvironmentView) -> bool:
         """Every wanted replica is ready, and the proxy reports the split that was asked for."""
         assert isinstance(view, EnvironmentView)
-        if await self.engine.store.inbox.of(self.machine):
+        if await self.service.records.waiting(self.name):
             return False
-        now = await look_closely(self.engine, self.machine)
+        now = await self.service.environments.get(self.name, closely=True)
         return not now.problem and all(
             arm.replicas.ready >= arm.replicas.desired and arm.actual_weight == arm.set_weight for arm in now.arms
         )
@@ -53,11 +54,14 @@ async def bring_up(engine: Engine, session: Session, environment: str) -> int:
     from forge.cli.render.progress import progress_for
     from forge.cli.watching import Foreground
 
+    service = LocalService(engine)
     machine = await engine.store.machines.find("environment", environment)
     if machine is None or not (await environment_state(engine, machine)).versions:
         raise UsageError(f"nothing was released to {environment} yet", hint="a `deploy` step of a run does that")
     await engine.store.inbox.send(machine, "look", actor(), {})
-    code = await Foreground(engine, [Up(engine, machine)], progress_for(session.terminal)).carry_on(timeout=UP_PATIENCE)
+    code = await Foreground(service, [Up(service, environment)], progress_for(session.terminal)).carry_on(
+        timeout=UP_PATIENCE
+    )
     view = await look_closely(engine, machine)
     tell(f"{environment}: {'up' if code == ExitCode.SUCCEEDED else 'not up yet'}  {view.address}".rstrip())
     return code
@@ -85,7 +89,7 @@ class Rest(EnvironmentSubject):
     async def settled(self, view: RunView | EnvironmentView) -> bool:
         """Every release is over."""
         assert isinstance(view, EnvironmentView)
-        return not view.under_way and not await self.engine.store.inbox.of(self.machine)
+        return not view.under_way and not await self.service.records.waiting(self.name)
 
 
 async def abort_all(engine: Engine, session: Session, environment: str) -> None:
@@ -93,6 +97,7 @@ async def abort_all(engine: Engine, session: Session, environment: str) -> None:
     from forge.cli.render.progress import progress_for
     from forge.cli.watching import Foreground
 
+    service = LocalService(engine)
     machine = await engine.store.machines.find("environment", environment)
     going = await under_way(engine, environment)
     if machine is None or not going:
@@ -100,7 +105,7 @@ async def abort_all(engine: Engine, session: Session, environment: str) -> None:
     for release in going:
         payload = {"release": release, "comment": f"{environment} is taken down"}
         await engine.store.inbox.send(machine, "abort", actor(), payload)
-    code = await Foreground(engine, [Rest(engine, machine)], progress_for(session.terminal)).carry_on(
+    code = await Foreground(service, [Rest(service, environment)], progress_for(session.terminal)).carry_on(
         timeout=ABORT_PATIENCE
     )
     if code == ExitCode.INTERRUPTED:
@@ -113,10 +118,11 @@ async def abort_all(engine: Engine, session: Session, environment: str) -> None:
 async def give_back(engine: Engine, session: Session, environment: str) -> int:
     """Give an environment on a cluster back to whoever deploys next. Raises UsageError where that means nothing."""
     from forge.cli.render.progress import progress_for
-    from forge.cli.subjects import Accepted
+    from forge.cli.subjects import InboxSubject
     from forge.cli.watching import Foreground
     from forge.engine.clusters import hand_back
 
+    service = LocalService(engine)
     machine = await engine.store.machines.find("environment", environment)
     state = await environment_state(engine, machine) if machine is not None else None
     if machine is None or state is None or not state.stable:
@@ -129,12 +135,12 @@ async def give_back(engine: Engine, session: Session, environment: str) -> int:
     check_at_rest(environment, await under_way(engine, environment))
     # On record first: from here on no worker touches it, and a second attempt goes on where this one was cut off.
     await engine.store.inbox.send(machine, "down", actor(), {})
-    watching = Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal))
+    watching = Foreground(service, [InboxSubject(service, environment)], progress_for(session.terminal))
     await watching.carry_on()
     for line in await hand_back(engine.project, state):
         tell(line)
     await engine.store.inbox.send(machine, "handed_back", actor(), {})
-    await Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal)).carry_on()
+    await Foreground(service, [InboxSubject(service, environment)], progress_for(session.terminal)).carry_on()
     tell(f"{environment}: handed back; the next release adopts what runs there")
     return ExitCode.SUCCEEDED
 
@@ -149,13 +155,14 @@ async def take_down(engine: Engine, session: Session, environment: str) -> int:
             hint = f"`forge env hand-back {environment}` gives it back to whoever deploys next; `kubectl` ends it"
             raise UsageError(f"{environment} is on a cluster, which keeps it running", hint=hint)
         from forge.cli.render.progress import progress_for
-        from forge.cli.subjects import Accepted
+        from forge.cli.subjects import InboxSubject
         from forge.cli.watching import Foreground
 
+        service = LocalService(engine)
         check_at_rest(environment, await under_way(engine, environment))
         # On record first, so that no later tick brings it up again.
         await engine.store.inbox.send(machine, "down", actor(), {})
-        await Foreground(engine, [Accepted(engine, machine)], progress_for(session.terminal)).carry_on()
+        await Foreground(service, [InboxSubject(service, environment)], progress_for(session.terminal)).carry_on()
     await shutdown(engine.project.environment_folder(environment))
     tell(f"{environment}: down; `forge env up {environment}` brings it back")
     return ExitCode.SUCCEEDED

@@ -9,42 +9,56 @@ from typing import TYPE_CHECKING
 from forge.cli.options import pick
 from forge.cli.render.progress import LogLine, log_line
 from forge.cli.subjects import RunSubject
-from forge.cli.tail import LogTail, last_lines
+from forge.cli.tail import LogTail, Read, last_lines
 from forge.model.errors import ExitCode
+from forge.service.base import LogPart
 
 if TYPE_CHECKING:
     from forge.cli.session import Session
-    from forge.engine.engine import Engine
+    from forge.service.base import Service
     from forge.views.run import JobView, RunView, StepView
 
 FOLLOW_EVERY = 0.2
+PIECE = 1024 * 1024
+
+
+def reader(service: Service, run: str, job: str, attempt: int, step: str) -> Read:
+    """Return what reads a step's log."""
+
+    async def read(offset: int, limit: int) -> LogPart:
+        return await service.runs.log(run, job, attempt, step, offset=offset, limit=limit)
+
+    return read
 
 
 async def print_logs(
-    engine: Engine, session: Session, run: str, *, job: str, step: str, follow: bool, tail: int
+    service: Service, session: Session, run: str, *, job: str, step: str, follow: bool, tail: int
 ) -> int:
     """Print logs to stdout, each line with its `[job/step]` unless one step was asked for.
 
     With `follow`, goes on until the run is over or nothing can go on without a person.
     """
-    subject = RunSubject(engine, run)
+    subject = RunSubject(service, run)
     view = await subject.look()
     check_choice(view, job, step)
     tails: dict[tuple[str, int, str], LogTail] = {}
+    read: set[tuple[str, int, str]] = set()
     while True:
         settled = await subject.settled(view)
         for one, its_step in chosen_steps(view, job, step):
             key = (one.name, one.attempt, its_step.id)
+            if key in read or its_step.state == "pending":
+                continue
             if key not in tails:
-                path = engine.project.step_log(run, *key)
-                tails[key] = LogTail(path)
+                tails[key] = LogTail(reader(service, run, *key))
                 if tail:
-                    for text in last_lines(path, tail):
-                        _print(session, LogLine(run, one.name, its_step.id, text), bare=bool(step))
-                    tails[key].offset = path.stat().st_size if path.exists() else 0
-            while lines := tails[key].lines(ended=settled or its_step.finished_at is not None):
-                for text in lines:
-                    _print(session, LogLine(run, one.name, its_step.id, text), bare=bool(step))
+                    texts, tails[key].offset = await last_lines(tails[key].read, tail)
+                    _print_all(session, run, key, texts, bare=bool(step))
+            ended = settled or its_step.finished_at is not None
+            while (texts := await tails[key].lines(at_most=PIECE, ended=ended)) or tails[key].backlog:
+                _print_all(session, run, key, texts, bare=bool(step))
+            if its_step.finished_at is not None:
+                read.add(key)
         sys.stdout.flush()
         if settled or not follow:
             return ExitCode.SUCCEEDED
@@ -69,6 +83,12 @@ def chosen_steps(view: RunView, job: str, step: str) -> list[tuple[JobView, Step
         for its_step in one.steps
         if (not job or one.name == job) and (not step or its_step.id == step) and one.attempt > 0
     ]
+
+
+def _print_all(session: Session, run: str, key: tuple[str, int, str], texts: list[str], *, bare: bool) -> None:
+    job, _, step = key
+    for text in texts:
+        _print(session, LogLine(run, job, step, text), bare=bare)
 
 
 def _print(session: Session, line: LogLine, *, bare: bool) -> None:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forge.cli.options import EnvironmentName, Output, Timeout, Wait, seconds
-from forge.cli.session import actor, session_of, tell
-from forge.model.errors import ExitCode, UsageError
+from forge.cli.session import actor_of, is_local, session_of, tell
+from forge.model.errors import ExitCode, StillRunning, UsageError
 
 if TYPE_CHECKING:
-    from forge.engine.engine import Engine
+    from forge.service.base import Service
     from forge.views.environment import EnvironmentView
 
+PATIENCE = 30.0
+"""Seconds that a server's workers may take to take a command in."""
 app = typer.Typer(help="Look at a release and steer it.", no_args_is_help=True, rich_markup_mode=None)
 
 Release = Annotated[
@@ -121,19 +123,20 @@ def _show(context: typer.Context, environment: str, output: str, *, watch: bool,
     check_output(output)
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
+    async def work(service: Service) -> int:
         from forge.cli.environments import print_environment
         from forge.cli.render.progress import progress_for
         from forge.cli.subjects import EnvironmentSubject
         from forge.cli.watching import Foreground
-        from forge.service.locating import find_environment, look_closely
+        from forge.service.steering import check_released
 
-        subject = EnvironmentSubject(engine, await find_environment(engine, environment))
+        check_released(await service.environments.get(environment))
+        subject = EnvironmentSubject(service, environment)
         code = int(ExitCode.SUCCEEDED)
         if watch:
-            foreground = Foreground(engine, [subject], progress_for(session.terminal))
+            foreground = Foreground(service, [subject], progress_for(session.terminal))
             code = await foreground.carry_on(work=False, timeout=timeout)
-        print_environment(session, await look_closely(engine, subject.machine), output)
+        print_environment(session, await service.environments.get(environment, closely=True), output)
         return code
 
     session.run(work)
@@ -143,23 +146,22 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
     """Send a command; it takes effect in whichever process works on the environment, here if nobody does."""
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
+    async def work(service: Service) -> int:
         from forge.cli.render.progress import progress_for
-        from forge.cli.subjects import Accepted, EnvironmentSubject
+        from forge.cli.subjects import EnvironmentSubject, TakenIn
         from forge.cli.watching import Foreground
-        from forge.service.locating import find_environment
-        from forge.service.steering import check_possible
 
-        machine = await find_environment(engine, environment)
-        subject = EnvironmentSubject(engine, machine)
-        before = await subject.look()
-        check_possible(before, kind, payload)
+        subject = EnvironmentSubject(service, environment)
         given = {name: value for name, value in payload.items() if value}
-        after = await engine.store.log.last(machine)
-        await engine.store.inbox.send(machine, kind, actor(), given)
-        steering = Foreground(engine, [subject if wait else Accepted(engine, machine)], progress_for(session.terminal))
-        code = await steering.carry_on()
-        refusal = await refused(engine, machine, kind, after)
+        accepted = await service.environments.command(environment, kind, given, actor=await actor_of(service))
+        shown = subject if wait else TakenIn(service, environment, accepted)
+        patience = None if wait or is_local(service) else PATIENCE
+        code = await Foreground(service, [shown], progress_for(session.terminal)).carry_on(timeout=patience)
+        refusal = await service.records.refusal(accepted)
+        if refusal is None and code == ExitCode.STILL_RUNNING:
+            raise StillRunning(
+                f"no worker of the server has taken the {kind} in yet", hint="it does as soon as one is there"
+            )
         if refusal:
             raise UsageError(refusal, hint=f"see `forge release get {environment}`")
         tell(f"{environment}: {outcome_line(await subject.look())}")
@@ -169,15 +171,6 @@ def _command(context: typer.Context, environment: str, kind: str, payload: dict[
         return code if wait and code not in {ExitCode.REJECTED, ExitCode.DID_NOT_SUCCEED} else ExitCode.SUCCEEDED
 
     session.run(work)
-
-
-async def refused(engine: Engine, machine: str, kind: str, after: int) -> str:
-    """Return why the environment did not do what it was just told, in its own words; empty: it did."""
-    for stored in await engine.store.log.read(machine, after=after):
-        data = stored.event.data
-        if stored.event.kind == "command_without_effect" and data.get("command") == kind:
-            return stored.event.message
-    return ""
 
 
 def outcome_line(view: EnvironmentView) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forge.cli.options import Follow, Output, Parameters, RunId, Timeout, Yes, pairs, pick, run_id, seconds
-from forge.cli.session import Session, actor, say, session_of, tell
+from forge.cli.session import Session, actor_of, is_local, say, session_of, tell
 from forge.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forge.cli.subjects import Subject
     from forge.cli.watching import Foreground
     from forge.engine.engine import Engine
+    from forge.service.base import Service
     from forge.views.environment import EnvironmentView
     from forge.views.listing import RunRow
     from forge.views.run import RunView
@@ -53,20 +54,22 @@ def run(
     session = session_of(context)
     given = pairs(parameters, "-p")
 
-    async def work(engine: Engine) -> int:
-        from forge.service.starting import start
-
-        started = await start(engine, given, actor())
+    async def work(service: Service) -> int:
+        who = await actor_of(service)
+        started = await service.runs.start(given, actor=who)
         if detach:
-            from forge.cli.starting import carry_on_in_background
+            where = "on the server"
+            if is_local(service):
+                from forge.cli.starting import carry_on_in_background
 
-            carry_on_in_background(engine.project, started)
+                carry_on_in_background(session.project, started)
+                where = "in the background"
             say(started)
-            tell(f"{started} goes on in the background: `forge status {started} --wait`, `forge logs {started} -f`")
+            tell(f"{started} goes on {where}: `forge status {started} --wait`, `forge logs {started} -f`")
             return ExitCode.SUCCEEDED
         if session.terminal.progress not in {"quiet", "json"}:
-            tell(f"{started} started by {actor()}")
-        return await _carry_on(engine, session, started, yes=yes, output=output)
+            tell(f"{started} started by {who}")
+        return await _carry_on(service, session, started, yes=yes, output=output)
 
     session.run(work)
 
@@ -87,10 +90,8 @@ def runs(
     known = list(RunStatus.__args__)  # type: ignore[attr-defined]
     wanted = tuple(pick(one, known, "state") for one in state)
 
-    async def work(engine: Engine) -> int:
-        from forge.views.listing import run_rows
-
-        rows = run_rows(await engine.runs(limit, statuses=wanted), time.time())
+    async def work(service: Service) -> int:
+        rows = await _newest(service, limit, wanted)
         text = listing(rows, _columns(session), output, name=lambda row: row.id, empty="no runs yet: `forge run`")
         if text:
             say(text)
@@ -113,9 +114,9 @@ def status(
     session = session_of(context)
     patience = seconds(timeout)
 
-    async def work(engine: Engine) -> int:
-        chosen = await _one_run(engine, run)
-        foreground = _foreground(engine, session, [chosen], logs=False)
+    async def work(service: Service) -> int:
+        chosen = await _one_run(service, run)
+        foreground = await _foreground(service, session, [chosen], logs=False)
         code = ExitCode.STILL_RUNNING
         if wait:
             code = ExitCode(await foreground.carry_on(work=False, timeout=patience))
@@ -137,11 +138,11 @@ def logs(
     """Print the logs of a run (default: the newest), of one job, or of one step."""
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
+    async def work(service: Service) -> int:
         from forge.cli.reading import print_logs
 
-        chosen = await _one_run(engine, run)
-        return await print_logs(engine, session, chosen, job=job, step=step, follow=follow, tail=tail)
+        chosen = await _one_run(service, run)
+        return await print_logs(service, session, chosen, job=job, step=step, follow=follow, tail=tail)
 
     session.run(work)
 
@@ -156,19 +157,14 @@ def cancel(
     session = session_of(context)
     patience = seconds(timeout)
 
-    async def work(engine: Engine) -> int:
-        chosen = await _one_run(engine, run)
-        state, _ = await engine.run_state(chosen)
-        from forge.core.pipeline.state import RUN_FINAL
-
-        if state.status in RUN_FINAL:
-            raise UsageError(f"{chosen} is over already: {state.status}")
-        await engine.cancel(chosen, comment=comment, actor=actor())
-        foreground = _foreground(engine, session, [chosen])
+    async def work(service: Service) -> int:
+        chosen = await _one_run(service, run)
+        await service.runs.command(chosen, "cancel", {"comment": comment}, actor=await actor_of(service))
+        foreground = await _foreground(service, session, [chosen])
         code = await foreground.carry_on(timeout=patience)
-        ended, _ = await engine.run_state(chosen)
-        tell(f"{chosen} {ended.status}")
-        return ExitCode.SUCCEEDED if ended.status == "cancelled" else code
+        ended = await service.runs.get(chosen)
+        tell(f"{chosen} {ended.state}")
+        return ExitCode.SUCCEEDED if ended.state == "cancelled" else code
 
     session.run(work)
 
@@ -182,10 +178,10 @@ def retry(
     """Run again what failed in a run, and what depends on it; what succeeded is kept."""
     session = session_of(context)
 
-    async def work(engine: Engine) -> int:
-        chosen = await _one_run(engine, run)
-        await engine.retry(chosen, actor=actor())
-        return await _carry_on(engine, session, chosen, yes=yes, output=output)
+    async def work(service: Service) -> int:
+        chosen = await _one_run(service, run)
+        await service.runs.command(chosen, "retry", {}, actor=await actor_of(service))
+        return await _carry_on(service, session, chosen, yes=yes, output=output)
 
     session.run(work)
 
@@ -200,15 +196,18 @@ def resume(
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
-        if run:
-            return await _carry_on(engine, session, await _one_run(engine, run), yes=yes, output=output)
         from forge.cli.unfinished import unfinished
+        from forge.service.local import LocalService
+
+        service = LocalService(engine)
+        if run:
+            return await _carry_on(service, session, await _one_run(service, run), yes=yes, output=output)
 
         subjects = await unfinished(engine)
         if not subjects:
             tell("nothing is unfinished")
             return ExitCode.SUCCEEDED
-        foreground = _foreground(engine, session, subjects, yes=yes, ask=True, everything=True)
+        foreground = await _foreground(service, session, subjects, yes=yes, ask=True, everything=True)
         code = await foreground.carry_on()
         if code == ExitCode.INTERRUPTED:
             tell("stopped: steps that were under way will run again, environments keep serving; `forge resume` goes on")
@@ -216,12 +215,16 @@ def resume(
         _print_all(session, foreground, output)
         return code
 
-    session.run(work)
+    session.run_here(work)
 
 
-async def _carry_on(engine: Engine, session: Session, run: str, *, yes: bool, output: str) -> int:
-    foreground = _foreground(engine, session, [run], yes=yes, ask=True)
+async def _carry_on(service: Service, session: Session, run: str, *, yes: bool, output: str) -> int:
+    foreground = await _foreground(service, session, [run], yes=yes, ask=True)
     code = await foreground.carry_on()
+    if code == ExitCode.INTERRUPTED and not is_local(service):
+        tell(f"stopped watching: {run} goes on on the server")
+        tell(f"  `forge status {run} --wait` watches it again, `forge cancel {run}` ends it")
+        return code
     if code == ExitCode.INTERRUPTED:
         tell(f"stopped: steps that were under way will run again, environments keep serving; {run} is unfinished")
         tell(f"  `forge resume {run}` goes on, `forge cancel {run}` ends it")
@@ -230,8 +233,8 @@ async def _carry_on(engine: Engine, session: Session, run: str, *, yes: bool, ou
     return code
 
 
-def _foreground(
-    engine: Engine,
+async def _foreground(
+    service: Service,
     session: Session,
     what: Sequence[str | Subject],
     *,
@@ -247,11 +250,15 @@ def _foreground(
 
     quiet = session.terminal.progress in {"quiet", "json"}
     gatekeeper = Gatekeeper(
-        engine, actor=actor(), yes=yes, ask=ask and session.terminal.interactive and not quiet, paint=session.err
+        service,
+        actor=await actor_of(service),
+        yes=yes,
+        ask=ask and session.terminal.interactive and not quiet,
+        paint=session.err,
     )
     return Foreground(
-        engine,
-        [RunSubject(engine, one) if isinstance(one, str) else one for one in what],
+        service,
+        [RunSubject(service, one) if isinstance(one, str) else one for one in what],
         progress_for(session.terminal),
         gatekeeper=gatekeeper if yes or ask else None,
         logs=logs and session.terminal.progress != "quiet",
@@ -259,15 +266,26 @@ def _foreground(
     )
 
 
-async def _one_run(engine: Engine, run: str) -> str:
-    from forge.service.locating import find_run
-
+async def _one_run(service: Service, run: str) -> str:
     if run:
-        return await find_run(engine, run_id(run))
-    newest = await engine.store.machines.newest("run", limit=1)
-    if not newest:
+        return (await service.runs.get(run_id(run))).id
+    newest = await service.runs.page(limit=1)
+    if not newest.items:
         raise UsageError("there is no run yet", hint="`forge run` starts one")
-    return newest[0].id
+    return newest.items[0].id
+
+
+async def _newest(service: Service, limit: int, statuses: tuple[str, ...]) -> list[RunRow]:
+    """Return that many runs, newest first."""
+    rows: list[RunRow] = []
+    cursor = ""
+    while len(rows) < limit:
+        page = await service.runs.page(statuses=statuses, limit=min(limit - len(rows), 200), cursor=cursor)
+        rows += page.items
+        cursor = page.next
+        if not cursor:
+            break
+    return rows
 
 
 def _print_all(session: Session, foreground: Foreground, output: str) -> None:

@@ -54,7 +54,7 @@ def ask(context: typer.Context, environment: EnvironmentName, output: Output = "
         print_sources(session, found, versions, output)
         return ExitCode.SUCCEEDED if all(source.answers for source in found) else ExitCode.FORGE_FAILED
 
-    session.run(work)
+    session.run_here(work)
 
 
 @app.command("traces")
@@ -91,7 +91,7 @@ def traces(
         print_traces(session, found, asked.id, output)
         return ExitCode.SUCCEEDED
 
-    session.run(work)
+    session.run_here(work)
 
 
 async def _subject(engine: Engine, environment: str) -> tuple[EnvironmentPlan, EnvironmentState | None]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from forge.model.errors import ExitCode
-from forge.service.locating import environment_state
-from forge.views.environment import EnvironmentView, environment_view
+from forge.views.environment import EnvironmentView
 from forge.views.release import ReleaseView
-from forge.views.run import RunView, run_view
+from forge.views.run import RunView
 
 if TYPE_CHECKING:
-    from forge.engine.engine import Engine
+    from forge.service.base import Accepted, Service
 
 RUN_EXIT = {
     "succeeded": ExitCode.SUCCEEDED,
@@ -47,12 +45,12 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 
 
 class Subject(Protocol):
-    """One durable machine as a person sees it."""
+    """One durable machine as a person sees it. `name`: a run's id or an environment's name."""
 
-    machine: str
+    name: str
 
-    async def machines(self) -> tuple[str, ...]:
-        """Return the machines that have to be worked on for it to go on."""
+    async def environments(self) -> tuple[str, ...]:
+        """Return the environments that belong to it, as far as something was released to them."""
 
     async def look(self) -> RunView | EnvironmentView:
         """Return what it looks like now."""
@@ -67,36 +65,29 @@ class Subject(Protocol):
 class RunSubject:
     """A run."""
 
-    def __init__(self, engine: Engine, run: str) -> None:
-        self.engine = engine
-        self.machine = run
+    def __init__(self, service: Service, run: str) -> None:
+        self.service = service
+        self.name = run
         self._planned: tuple[str, ...] | None = None
-        self._environments: dict[str, str] = {}
-        """Machines by name of environment, as far as they exist."""
+        self._there: list[str] = []
 
-    async def machines(self) -> tuple[str, ...]:
-        """Return the run, and the environments that its plan releases to, as they come into being."""
+    async def environments(self) -> tuple[str, ...]:
+        """Return the environments that its plan releases to, as they come into being."""
         if self._planned is None:  # a plan never changes
-            _, plan = await self.engine.run_state(self.machine)
-            self._planned = tuple(environment.name for environment in plan.environments)
+            self._planned = tuple(each.name for each in (await self.service.runs.plan(self.name)).environments)
         for name in self._planned:
-            if name not in self._environments:
-                found = await self.engine.store.machines.find("environment", name)
-                if found is not None:
-                    self._environments[name] = found
-        return (self.machine, *self._environments.values())
+            if name not in self._there and await self.service.environments.exists(name):
+                self._there.append(name)
+        return tuple(self._there)
 
     async def look(self) -> RunView:
         """Return the run's view."""
-        state, plan = await self.engine.run_state(self.machine)
-        return run_view(state, plan, time.time())
+        return await self.service.runs.get(self.name)
 
     async def settled(self, view: RunView | EnvironmentView) -> bool:
         """A waiting run with a command in its inbox is about to go on."""
         assert isinstance(view, RunView)
-        if view.final:
-            return not await self.engine.store.inbox.of(self.machine)
-        return view.state == "waiting" and not await self.engine.store.inbox.of(self.machine)
+        return (view.final or view.state == "waiting") and not await self.service.records.waiting(self.name)
 
     def exit_code(self, view: RunView | EnvironmentView) -> ExitCode:
         """See RUN_EXIT; a run that is under way is still running."""
@@ -107,18 +98,18 @@ class RunSubject:
 class EnvironmentSubject:
     """An environment, watched for one of its releases or for whatever is under way in it."""
 
-    def __init__(self, engine: Engine, machine: str, release: str = "") -> None:
-        self.engine = engine
-        self.machine = machine
+    def __init__(self, service: Service, name: str, release: str = "") -> None:
+        self.service = service
+        self.name = name
         self.release = release
 
-    async def machines(self) -> tuple[str, ...]:
+    async def environments(self) -> tuple[str, ...]:
         """Return the environment alone."""
-        return (self.machine,)
+        return (self.name,)
 
     async def look(self) -> EnvironmentView:
         """Return the environment's view, as its last tick saw it."""
-        return environment_view(await environment_state(self.engine, self.machine), time.time())
+        return await self.service.environments.get(self.name)
 
     async def settled(self, view: RunView | EnvironmentView) -> bool:
         """Every watched release is over or needs a person, and no command waits."""
@@ -126,7 +117,7 @@ class EnvironmentSubject:
         watched = self._watched(view)
         if any(not release.final and release.state not in NEEDS_A_PERSON for release in watched):
             return False
-        return not await self.engine.store.inbox.of(self.machine)
+        return not await self.service.records.waiting(self.name)
 
     def exit_code(self, view: RunView | EnvironmentView) -> ExitCode:
         """That of the watched release; of several the one that needs the most attention."""
@@ -139,10 +130,23 @@ class EnvironmentSubject:
         return view.under_way or view.releases[:1]
 
 
-class Accepted(EnvironmentSubject):
+class InboxSubject(EnvironmentSubject):
     """An environment, watched only until it has taken in the commands that it was sent."""
 
     async def settled(self, view: RunView | EnvironmentView) -> bool:
         """No command waits."""
         del view
-        return not await self.engine.store.inbox.of(self.machine)
+        return not await self.service.records.waiting(self.name)
+
+
+class TakenIn(EnvironmentSubject):
+    """An environment, watched only until it has taken in one command."""
+
+    def __init__(self, service: Service, name: str, accepted: Accepted) -> None:
+        super().__init__(service, name)
+        self.accepted = accepted
+
+    async def settled(self, view: RunView | EnvironmentView) -> bool:
+        """The command waits no more, whatever came of it."""
+        del view
+        return all(command.id != self.accepted.id for command in await self.service.records.waiting(self.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forge.cli.subjects import EnvironmentSubject, RunSubject, Subject
+from forge.service.local import LocalService
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
 
 async def unfinished(engine: Engine) -> list[Subject]:
     """Return what `forge resume` works on, oldest run first."""
-    subjects: list[Subject] = [RunSubject(engine, run) for run in await engine.unfinished()]
+    service = LocalService(engine)
+    subjects: list[Subject] = [RunSubject(service, run) for run in await engine.unfinished()]
     for record in await engine.store.machines.newest("environment", limit=1000):
-        subject = EnvironmentSubject(engine, record.id)
+        subject = EnvironmentSubject(service, record.key)
         if (await subject.look()).under_way:
             subjects.append(subject)
     return subjects

@@ -212,8 +212,7 @@ class Engine:
 
     async def _unknown(self, run: str) -> UsageError:
         known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))
-        hint = did_you_mean(run, known) if known else "no run was started in this project yet"
-        return UsageError(f"there is no run `{run}`", hint=hint)
+        return UsageError(f"there is no run `{run}`", hint=did_you_mean(run, known) or "`forge run` starts one")
 
 
 async def _close_clusters() -> None:

@@ -94,7 +94,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(422, error.message, more={"diagnostics": found})
     if isinstance(error, ForgeError):
         headers = {"Retry-After": "1"} if isinstance(error, DependencyFailed) else {}
-        return Problem(status_of(error), error.message, hint=error.hint or "", headers=headers)
+        more = {"kind": "rejected"} if isinstance(error, Rejected) else {}
+        return Problem(status_of(error), error.message, hint=error.hint or "", headers=headers, more=more)
     if isinstance(error, RequestValidationError):
         return Problem(422, "the request does not fit", more={"errors": [_field(one) for one in error.errors()]})
     if isinstance(error, HTTPException):

@@ -8,11 +8,13 @@ takes in when a worker comes to it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from forge.model.plan import EnvironmentPlan
+from forge.model.decision import Command
+from forge.model.plan import EnvironmentPlan, Plan
 from forge.store.contract import StoredDecision, StoredEvent
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
@@ -59,6 +61,9 @@ class Runs(Protocol):
     async def get(self, run: str) -> RunView:
         """Return a run. Raises UsageError, with a suggestion, when there is none."""
 
+    async def plan(self, run: str) -> Plan:
+        """Return the plan that a run is pinned to. Raises UsageError."""
+
     async def page(self, *, statuses: tuple[str, ...] = (), limit: int = 50, cursor: str = "") -> Page[RunRow]:
         """Return runs, newest first. Raises UsageError for a cursor that nobody gave."""
 
@@ -71,6 +76,11 @@ class Runs(Protocol):
     async def artifacts(self, run: str) -> tuple[ArtifactRow, ...]:
         """Return what the run published, oldest first."""
 
+    async def fetch(self, run: str, name: str, destination: Path) -> str:
+        """Write the bytes of an artifact to a file, checked against their digest; return that.
+
+        Raises UsageError, with a suggestion, for an unknown name and for one that was pruned."""
+
     async def log(self, run: str, job: str, attempt: int, step: str, *, offset: int = 0, limit: int = 65536) -> LogPart:
         """Return a piece of a step's log; a negative `offset` counts from its end."""
 
@@ -80,6 +90,9 @@ class Environments(Protocol):
 
     async def names(self) -> tuple[str, ...]:
         """Return those of the pipeline file in its order, then those that only the database knows."""
+
+    async def exists(self, name: str) -> bool:
+        """Tell whether something was ever released to it."""
 
     async def get(self, name: str, *, closely: bool = False) -> EnvironmentView:
         """Return an environment as its last tick saw it, `closely`: as it is this very moment.
@@ -99,7 +112,7 @@ class Environments(Protocol):
 
 
 class Records(Protocol):
-    """What happened, and what was decided on what."""
+    """What happened, and what was decided on what. A `machine` is a run's id or an environment's name; empty: all."""
 
     async def events(self, machine: str = "", *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """Return events after that number, oldest first, of one machine or of all."""
@@ -107,11 +120,17 @@ class Records(Protocol):
     def follow(self, machine: str = "", *, after: int = 0) -> AsyncIterator[StoredEvent]:
         """Yield events after that number, for ever, as they come."""
 
+    async def last(self) -> int:
+        """Return the number of the newest event of all, 0 when there is none."""
+
     async def decisions(self, machine: str = "", *, after: int = 0, limit: int = 200) -> list[StoredDecision]:
         """Return records of decisions, oldest first."""
 
     async def verify(self) -> dict[str, dict[str, int | None]]:
         """Return for `events` and `decisions` how many `records` there are and the `first_wrong` of each chain."""
+
+    async def waiting(self, machine: str) -> list[Command]:
+        """Return the commands that a machine has not taken in yet, oldest first."""
 
     async def refusal(self, accepted: Accepted) -> str | None:
         """Return why a command had no effect, in the machine's words; empty: it had; None: it is not taken in yet."""

@@ -9,8 +9,9 @@ from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.model.plan import EnvironmentPlan
 from forge.service.base import Accepted
+from forge.service.commands import RELEASE_COMMANDS
 from forge.service.locating import environment_of, environment_plan, find_environment, known_environments
-from forge.service.steering import COMMANDS, check_possible
+from forge.service.steering import check_possible
 from forge.service.stories import explanation_of
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
@@ -29,6 +30,10 @@ class LocalEnvironments:
         """Return the names of all environments."""
         return tuple(await known_environments(self._engine))
 
+    async def exists(self, name: str) -> bool:
+        """Tell whether something was ever released to it."""
+        return await self._engine.store.machines.find("environment", name) is not None
+
     async def get(self, name: str, *, closely: bool = False) -> EnvironmentView:
         """Return an environment. Raises UsageError."""
         return await environment_of(self._engine, name, closely=closely)
@@ -39,8 +44,8 @@ class LocalEnvironments:
 
     async def command(self, name: str, kind: str, payload: Mapping[str, Any], *, actor: str, key: str = "") -> Accepted:
         """Send a command. Raises UsageError for what cannot have any effect now."""
-        if kind not in COMMANDS:
-            raise UsageError(f"a release knows no `{kind}`", hint=did_you_mean(kind, COMMANDS))
+        if kind not in RELEASE_COMMANDS:
+            raise UsageError(f"a release knows no `{kind}`", hint=did_you_mean(kind, RELEASE_COMMANDS))
         machine = await find_environment(self._engine, name)
         check_possible(await self.get(name), kind, payload)
         given = {key: value for key, value in payload.items() if value}

@@ -5,34 +5,48 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from forge.model.decision import Command
+from forge.model.errors import UsageError
 from forge.service.base import Accepted
+from forge.service.locating import find_machine, known_environments
+from forge.service.refusals import refusal_of
 from forge.store.contract import StoredDecision, StoredEvent
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
 
 MOST = 1000
-REFUSALS = {"command_without_effect": "command", "command_refused": "command"}
-"""Kinds of events by which a machine says that a command changed nothing -> the field that names the command."""
 
 
 class LocalRecords:
-    """See `forge.service.base.Records`."""
+    """See `forge.service.base.Records`. Raises UsageError, with a suggestion, for an unknown machine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def events(self, machine: str = "", *, after: int = 0, limit: int = MOST) -> list[StoredEvent]:
         """Return events in order."""
-        return await self._engine.store.log.read(machine or None, after=after, limit=max(1, min(limit, MOST)))
+        try:
+            which = await self._machine(machine)
+        except UsageError:
+            if machine in await known_environments(self._engine):  # which nothing was released to: all is empty
+                return []
+            raise
+        return await self._engine.store.log.read(which, after=after, limit=max(1, min(limit, MOST)))
 
-    def follow(self, machine: str = "", *, after: int = 0) -> AsyncIterator[StoredEvent]:
+    async def follow(self, machine: str = "", *, after: int = 0) -> AsyncIterator[StoredEvent]:
         """Yield events for ever, as they come."""
-        return self._engine.follow(machine or None, after)
+        async for stored in self._engine.follow(await self._machine(machine), after):
+            yield stored
+
+    async def last(self) -> int:
+        """Return the number of the newest event."""
+        return await self._engine.store.log.count()
 
     async def decisions(self, machine: str = "", *, after: int = 0, limit: int = 200) -> list[StoredDecision]:
         """Return records of decisions in order."""
-        return await self._engine.store.decisions.read(machine or None, after=after, limit=max(1, min(limit, MOST)))
+        which = await self._machine(machine)
+        return await self._engine.store.decisions.read(which, after=after, limit=max(1, min(limit, MOST)))
 
     async def verify(self) -> dict[str, dict[str, int | None]]:
         """Check both chains."""
@@ -42,12 +56,13 @@ class LocalRecords:
             found[name] = {"records": await kept.count(), "first_wrong": await kept.verify()}
         return found
 
+    async def waiting(self, machine: str) -> list[Command]:
+        """Return the commands that are not taken in yet, oldest first."""
+        return await self._engine.store.inbox.of(await find_machine(self._engine, machine))
+
     async def refusal(self, accepted: Accepted) -> str | None:
         """Return why a command had no effect. See Records."""
-        if any(command.id == accepted.id for command in await self._engine.store.inbox.of(accepted.machine)):
-            return None
-        for stored in await self._engine.store.log.read(accepted.machine, after=accepted.after):
-            event = stored.event
-            if event.kind in REFUSALS and event.data.get("id", accepted.id) == accepted.id:
-                return str(event.data.get("reason") or event.message)
-        return ""
+        return await refusal_of(self, accepted)
+
+    async def _machine(self, name: str) -> str | None:
+        return await find_machine(self._engine, name) if name else None

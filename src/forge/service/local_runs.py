@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.core.pipeline.state import RUN_FINAL
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import Rejected, UsageError
+from forge.model.plan import Plan
 from forge.service.base import Accepted, LogPart, Page
+from forge.service.commands import RUN_COMMANDS
 from forge.service.gates import check_inputs, refusal, waiting_job
 from forge.service.locating import find_run
 from forge.service.starting import start
@@ -19,7 +22,6 @@ from forge.views.run import JobView, RunView, StepView, run_view
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
 
-COMMANDS = ("approve", "reject", "cancel", "retry")
 MOST_ROWS = 200
 MOST_BYTES = 1024 * 1024
 
@@ -41,6 +43,11 @@ class LocalRuns:
         state, plan = await self._engine.run_state(run)
         return run_view(state, plan, time.time())
 
+    async def plan(self, run: str) -> Plan:
+        """Return the plan that a run is pinned to. Raises UsageError."""
+        _, plan = await self._engine.run_state(run)
+        return plan
+
     async def page(self, *, statuses: tuple[str, ...] = (), limit: int = 50, cursor: str = "") -> Page[RunRow]:
         """Return runs, newest first; a cursor is the last run of the page before."""
         if cursor and await self._engine.store.machines.load(cursor) is None:
@@ -53,9 +60,9 @@ class LocalRuns:
 
     async def command(self, run: str, kind: str, payload: Mapping[str, Any], *, actor: str, key: str = "") -> Accepted:
         """Send a command. Raises UsageError, Rejected. See Runs."""
-        if kind not in COMMANDS:
-            raise UsageError(f"a run knows no `{kind}`", hint=did_you_mean(kind, COMMANDS))
-        view = await self.get(await find_run(self._engine, run))
+        if kind not in RUN_COMMANDS:
+            raise UsageError(f"a run knows no `{kind}`", hint=did_you_mean(kind, RUN_COMMANDS))
+        view = await self.get(run)
         given = await self._checked(view, kind, dict(payload), actor)
         after = await self._engine.store.log.last(view.id)
         sent = await self._engine.store.inbox.send(view.id, kind, actor, given, key=key)
@@ -65,6 +72,19 @@ class LocalRuns:
         """Return what the run published, oldest first."""
         found = await self._engine.artifacts_of(await find_run(self._engine, run))
         return tuple(artifact_row(one) for one in found)
+
+    async def fetch(self, run: str, name: str, destination: Path) -> str:
+        """Write the bytes of an artifact to a file, checked against their digest; return that. Raises UsageError."""
+        known = {one.name: one for one in await self._engine.artifacts_of(await find_run(self._engine, run))}
+        if (found := known.get(name)) is None:
+            hint = did_you_mean(name, list(known)) or f"{run} has published nothing"
+            raise UsageError(f"there is no artifact in {run}: `{name}`", hint=hint)
+        try:
+            await self._engine.artifacts.get(found.digest, destination)
+        except KeyError:
+            again = f"; `forge run` from commit {found.commit[:12]} makes it anew" if found.commit else ""
+            raise UsageError(f"{name} of {run} is not stored any more", hint=f"it was pruned{again}") from None
+        return found.digest
 
     async def log(self, run: str, job: str, attempt: int, step: str, *, offset: int = 0, limit: int = 65536) -> LogPart:
         """Return a piece of a step's log. Raises UsageError for a job, attempt or step that the run has not."""

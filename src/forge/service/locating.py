@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from forge.views.environment import EnvironmentView, environment_view
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
 
+_RUN = re.compile(r"run-\d+")
+_MACHINE = re.compile(r"[a-z]+-\d+")
+
 
 async def find_run(engine: Engine, run: str) -> str:
     """Return the id of an existing run. Raises UsageError with a suggestion."""
@@ -26,6 +30,16 @@ async def find_run(engine: Engine, run: str) -> str:
         return run
     known = [record.id for record in await engine.store.machines.newest("run", limit=20)]
     raise UsageError(f"there is no run `{run}`", hint=did_you_mean(run, known) or "`forge run` starts one")
+
+
+async def find_machine(engine: Engine, name: str) -> str:
+    """Return the machine of a run's id, an environment's name, or of its own id. Raises UsageError."""
+    if _RUN.fullmatch(name):  # who has an event exists, which is cheaper to see than by loading it
+        return name if await engine.store.log.last(name) else await find_run(engine, name)
+    machine = await engine.store.machines.find("environment", name)
+    if machine is None and _MACHINE.fullmatch(name) and await engine.store.machines.load(name) is not None:
+        return name
+    return machine or await find_environment(engine, name)
 
 
 async def find_environment(engine: Engine, name: str) -> str:
@@ -69,7 +83,8 @@ async def environment_plan(engine: Engine, name: str) -> EnvironmentPlan:
     for plan in planned_environments(engine):
         if plan.name == name:
             return plan
-    raise UsageError(f"there is no environment `{name}`", hint=did_you_mean(name, await known_environments(engine)))
+    await check_known(engine, name)
+    raise UsageError(f"nothing is known of {name}")  # it went away between the two looks
 
 
 async def environment_state(engine: Engine, machine: str) -> EnvironmentState:

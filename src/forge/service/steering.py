@@ -11,8 +11,11 @@ from forge.model.errors import UsageError
 if TYPE_CHECKING:
     from forge.views.environment import EnvironmentView
 
-COMMANDS = ("promote", "approve", "pause", "resume", "abort", "retry", "undo", "rollback")
-"""What people tell an environment about its releases."""
+
+def check_released(view: EnvironmentView) -> None:
+    """Raise UsageError when nothing was released to an environment yet, so that there is nothing to look at."""
+    if view.state == "empty":
+        raise UsageError(f"nothing was released to {view.name} yet", hint="a `deploy` step of a run does that")
 
 
 def check_possible(view: EnvironmentView, kind: str, payload: Mapping[str, Any]) -> None:

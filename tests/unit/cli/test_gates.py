@@ -26,20 +26,21 @@ def run(*jobs: JobView, attempt: int = 1) -> RunView:
 
 
 class Recorder:
-    """An engine as far as a gatekeeper sees it, and a progress; both remember."""
+    """A service as far as a gatekeeper sees it, and a progress; both remember."""
 
     def __init__(self, refuses: bool = False) -> None:
         self.sent: list[tuple] = []
         self.notes: list[str] = []
         self.refuses = refuses
 
-    async def approve(self, run, job, *, comment, inputs, actor):
+    @property
+    def runs(self):
+        return self
+
+    async def command(self, run, kind, payload, *, actor):
         if self.refuses:
             raise NotAllowed("you may not")
-        self.sent.append(("approve", run, job, comment, inputs, actor))
-
-    async def reject(self, run, job, *, comment, actor):
-        self.sent.append(("reject", run, job, comment, actor))
+        self.sent.append((kind, run, *payload.values(), actor))
 
     def note(self, text):
         self.notes.append(text)

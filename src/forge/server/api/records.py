@@ -99,11 +99,12 @@ async def list_events(
 ) -> Response:
     """Return a page of the hash-chained log, or a stream of it: `id` is an event's number."""
     service = site.project(project)
-    if environment:
-        machine = await machine_of(site, project, environment)
     if wants_stream(request):
+        if environment:
+            machine = await machine_of(site, project, environment)
         return stream(site, _messages(site.live(project), machine, last_event_id(request)))
-    found = await service.records.events(machine, after=number_of(cursor) or after, limit=limit)
+    with answered_with(404):
+        found = await service.records.events(environment or machine, after=number_of(cursor) or after, limit=limit)
     return Json(page(found, str(found[-1].seq) if len(found) == limit else ""))
 
 

@@ -345,12 +345,16 @@ async def test_an_older_worker_changes_nothing(routed) -> None:
 
 @with_routers("replicas")
 async def test_without_a_router_the_ready_replicas_are_the_split_and_it_says_so(routed) -> None:
-    table = await routed.split({"1.0": 9500, "1.1": 500})
+    table = await routed.split({"1.0": 9000, "1.1": 500, "1.2": 500})
     near(Counter(routed.ask() for _ in range(300)), dict.fromkeys(VERSIONS, 3333) | {"1.0": 3334})
     actual = await routed.router.actual()
     assert sorted(actual.values()) == [3333, 3333, 3334]
     assert await routed.router.observed() == table
     assert "1.1 33.33 % instead of 5 % (1 ready)" in routed.router.remark
+    await routed.router.apply(TrafficTable({"1.0": 9500, "1.1": 500}, table.generation + 1), 1)
+    seen = await routed.router.observed()
+    assert (seen.weights, seen.generation) == (actual, table.generation + 1)
+    assert "1.2 33.33 % instead of 0 % (1 ready)" in routed.router.remark
     with pytest.raises(UsageError, match="cannot send requests to a version by a header"):
         await routed.split({"1.0": 10_000}, Route("1.1", header="x"))
 

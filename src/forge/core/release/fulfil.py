@@ -181,7 +181,9 @@ def _floor(tick: Tick, version: str, slack: int) -> int:
 
 
 def _warm(tick: Tick, known: VersionState) -> bool:
-    return known.warm_until is not None and tick.now < known.warm_until and not known.faulted
+    """Whether it is kept running for a rollback; where replicas make the split, it would carry requests."""
+    kept = known.warm_until is not None and tick.now < known.warm_until
+    return kept and not known.faulted and not tick.split_by_replicas
 
 
 def _remove(tick: Tick, version: str, known: VersionState) -> None:

@@ -329,6 +329,8 @@ def _has_everything(tick: Tick, release: ReleaseState) -> bool:
     others = sum(weight for version, weight in tick.asked.items() if version not in {release.version, stable})
     if share != WHOLE - others or share == 0 or tick.observed(release.version) != share or not tick.confirmed:
         return False
+    if tick.split_by_replicas and tick.capacity(release.version) < share:
+        return False  # stable lost its replicas: that is no reason to take the rest of them away
     return not stable or tick.observed(stable) == 0
 
 

@@ -140,9 +140,14 @@ def _left(old_full: int, ready: int, full: int) -> int:
 
 
 def _still(tick: Tick, release: ReleaseState, weight: int) -> Wish:
-    """Keep what there is: no more weight, no other number of replicas."""
-    rolling = release.strategy.name == "rolling" and tick.stable is not None
-    stable = tick.stable.wanted if rolling and tick.stable else None
+    """Keep what there is: no more weight, no other number of replicas. Where replicas make the split, stable gets back
+    what the version's ready replicas cannot carry any more."""
+    stable = None
+    if tick.stable is not None and (tick.split_by_replicas or release.strategy.name == "rolling"):
+        stable = tick.stable.wanted
+        if tick.split_by_replicas:
+            lost = _left(tick.full(tick.state.stable), tick.ready(release.version), tick.full(release.version))
+            stable = max(stable, lost)
     return Wish(Goal(release.version, weight), max(1, _wanted(tick, release)), stable)
 
 

@@ -207,3 +207,27 @@ async def test_the_address_of_an_ingress_is_its_host(stage) -> None:
     objects.objects["/apis/networking.k8s.io/v1/namespaces/shop/ingresses/shop"] = ingress()
     router = IngressNginxRouter(cluster, "production", IngressNginxRouterConfig("shop"))
     assert await router.address() == "https://shop.example"
+
+
+RECORD = "/api/v1/namespaces/shop/configmaps/forge-production"
+
+
+@pytest.mark.parametrize(("ready", "seen", "generation"), [
+    ({"shop-1-0": [True], "shop-1-1": [True]}, {"1.0": 5000, "1.1": 5000}, 3),
+    ({"shop-1-0": [True, True, True], "shop-1-1": [True]}, {"1.0": 7500, "1.1": 2500}, 3),
+    ({"shop-1-0": [False], "shop-1-1": [True, True]}, {"1.1": 10_000}, 3),
+    ({"shop-1-0": [], "shop-1-1": [True]}, {"1.1": 10_000}, 3),
+    ({"shop-1-0": [True], "shop-1-1": [False]}, {"1.0": 10_000}, -1),
+])  # fmt: skip
+async def test_without_a_router_whoever_is_ready_carries_requests_whatever_was_asked(
+    stage, ready, seen, generation
+) -> None:
+    """A version at 0 that is ready still has its share: nobody may believe that it is out."""
+    objects, cluster = stage
+    router = ReplicasRouter(cluster, "production", ReplicasRouterConfig())
+    await router.apply(TrafficTable({"1.1": 10_000}, 3), 1)
+    objects.ready = ready
+    found = await router.observed()
+    assert found is not None
+    assert (found.weights, found.generation) == (seen, generation)
+    assert bool(router.remark) == (seen != {"1.1": 10_000})

@@ -147,7 +147,9 @@ def address(settings: Settings, listening: socket.socket) -> str:
 
 async def _link(site: Site) -> str:
     """Return a link that logs in once; only for people on this machine, who could read the database too."""
-    return await site.identity.one_time_link() if site.settings.loopback and hasattr(site, "identity") else ""
+    if not site.settings.loopback or not hasattr(site, "identity"):
+        return ""
+    return site.url + await site.identity.one_time_link()
 
 
 def _http_server(app: FastAPI, settings: Settings) -> HttpServer:

@@ -81,10 +81,20 @@ class TestEvents:
         await writing
 
     async def test_of_one_run_only(self, site):
-        await Log(site).add("of another")
+        log = Log(site)
+        await log.add("of another")
+        await site.post("/runs", {})
         async with watching(site.client, f"{EVENTS}?machine=run-1&after=0") as messages:
-            await site.post("/runs", {})
             assert (await messages.event())["machine"] == "run-1"
+            await log.add("of another")
+            await site.post("/runs/run-1/cancel")
+            await site.site.workers.start()
+            for _ in range(3):
+                assert (await messages.event())["machine"] == "run-1"
+
+    async def test_of_nobody_is_told(self, site):
+        answer = await site.client.get(f"{EVENTS}?machine=run-9", headers={"accept": "text/event-stream"})
+        assert answer.status_code == 404
 
     async def test_silence_is_broken(self, site):
         async with watching(site.client, EVENTS) as messages:

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
+from forge.engine.engine import Engine
 from forge.model.decision import Command
 from forge.server.api.answers import ERRORS, PREFIX, Json, ProjectName, gives, gives_page
 from forge.server.identity.guard import SITE, needs
@@ -99,12 +100,13 @@ async def list_events(
 ) -> Response:
     """Return a page of the hash-chained log, or a stream of it: `id` is an event's number."""
     service = site.project(project)
+    wanted = environment or machine
     if wants_stream(request):
-        if environment:
-            machine = await machine_of(site, project, environment)
-        return stream(site, _messages(site.live(project), machine, last_event_id(request)))
+        with answered_with(404):
+            await service.records.events(wanted, limit=1)  # which says whether there is such a thing
+        return stream(site, _messages(site.live(project), site.engine(project), wanted, last_event_id(request)))
     with answered_with(404):
-        found = await service.records.events(environment or machine, after=number_of(cursor) or after, limit=limit)
+        found = await service.records.events(wanted, after=number_of(cursor) or after, limit=limit)
     return Json(page(found, str(found[-1].seq) if len(found) == limit else ""))
 
 
@@ -125,7 +127,8 @@ async def list_decisions(
     cursor: Cursor = "",
 ) -> Json:
     """Return a page of the hash-chained log of what was decided, with all that it was decided on."""
-    found = await site.project(project).records.decisions(machine, after=number_of(cursor) or after, limit=limit)
+    with answered_with(404):
+        found = await site.project(project).records.decisions(machine, after=number_of(cursor) or after, limit=limit)
     rows = [
         {
             "seq": one.seq,
@@ -161,8 +164,7 @@ async def verify_audit(site: TheSite, _reader: Reader, project: ProjectName) -> 
 )
 async def get_last_event(site: TheSite, _reader: Reader, project: ProjectName) -> Json:
     """Return where the log ends now: what comes later has a higher number."""
-    service = site.project(project)
-    return Json(LastEvent(await site.engine(service.name).store.log.count()))
+    return Json(LastEvent(await site.project(project).records.last()))
 
 
 @router.get(
@@ -179,9 +181,8 @@ async def list_commands(
     machine: Annotated[str, Path(max_length=200, description="A run or machine.", examples=["run-1"])],
 ) -> Json:
     """Return the commands that a run or an environment has not taken in yet."""
-    engine = site.engine(project)
-    known = await engine.store.machines.find("environment", machine) or machine
-    return Json(page(await engine.store.inbox.of(known), ""))
+    with answered_with(404):
+        return Json(page(await site.project(project).records.waiting(machine), ""))
 
 
 @router.get(
@@ -207,18 +208,25 @@ async def get_command(
     return Json(CommandView("refused", refusal) if refusal else CommandView("taken"))
 
 
-async def machine_of(site: Site, project: str, environment: str) -> str:
-    """Return the machine of an environment, one that has no events when nothing was released to it. Raises Problem
-    for an unknown one."""
-    with answered_with(404):
-        await site.project(project).environments.plan(environment)
-    return await site.engine(project).store.machines.find("environment", environment) or f"{environment}-none"
-
-
-async def _messages(live: Live, machine: str, after: int | None) -> AsyncGenerator[ServerSentEvent, None]:
-    events = live.events(machine, after=after)
+async def _messages(
+    live: Live, engine: Engine, wanted: str, after: int | None
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """Yield the events of a run or environment (empty: of all). An environment has no machine, and so no events,
+    before something is released to it."""
+    machine = await _machine(engine, wanted)
+    events = live.events(machine or "", after=after)
     try:
         async for stored in events:
-            yield event_message(stored)
+            if machine is None:
+                machine = await _machine(engine, wanted)
+            if machine in {"", stored.machine}:
+                yield event_message(stored)
     finally:
         await events.aclose()
+
+
+async def _machine(engine: Engine, wanted: str) -> str | None:
+    """Return the machine of a run's id or an environment's name; empty for all, None while there is none."""
+    if not wanted or await engine.store.machines.load(wanted) is not None:
+        return wanted
+    return await engine.store.machines.find("environment", wanted)

@@ -13,7 +13,6 @@ from starlette.background import BackgroundTask
 from forge.core.pipeline.state import RunStatus
 from forge.engine.engine import Engine
 from forge.engine.planning import load
-from forge.model.diagnostics import did_you_mean
 from forge.model.plan import Plan
 from forge.server.api.answers import (
     ERRORS,
@@ -33,7 +32,7 @@ from forge.server.idempotency import key_of
 from forge.server.identity.guard import SITE, needs
 from forge.server.identity.permissions import Permission, Principal
 from forge.server.paging import Cursor, Limit, page, place_of
-from forge.server.problems import Problem, answered_with
+from forge.server.problems import answered_with
 from forge.server.site import Site
 from forge.service.base import Accepted
 from forge.views.listing import ArtifactRow, RunRow
@@ -113,8 +112,7 @@ async def get_run(request: Request, site: TheSite, _reader: Reader, project: Pro
 async def get_plan(request: Request, site: TheSite, _reader: Reader, project: ProjectName, run: RunId) -> Response:
     """Return the whole plan: what was in the files when the run began, with parameters filled in."""
     with answered_with(404):
-        _, plan = await site.engine(project).run_state(run)
-    return known_answer(request, plan)
+        return known_answer(request, await site.project(project).runs.plan(run))
 
 
 @router.get(
@@ -139,22 +137,16 @@ async def list_artifacts(site: TheSite, _reader: Reader, project: ProjectName, r
 )
 async def get_artifact(site: TheSite, _reader: Reader, project: ProjectName, run: RunId, name: str) -> Response:
     """Return the bytes of an artifact, checked against their digest on the way out of the store."""
-    with answered_with(404):
-        rows = {row.name: row for row in await site.project(project).runs.artifacts(run)}
-    if (row := rows.get(name)) is None:
-        raise Problem(404, f"{run} has no artifact `{name[:200]}`", hint=did_you_mean(name, tuple(rows)))
     folder = site.settings.state / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / uuid.uuid4().hex
-    try:
-        await site.engine(project).artifacts.get(row.digest, copy)
-    except KeyError:
-        raise Problem(404, f"{name} of {run} is not stored any more: it was pruned") from None
+    with answered_with(404):
+        digest = await site.project(project).runs.fetch(run, name, copy)
     return FileResponse(
         copy,
         media_type="application/octet-stream",
         filename=name.rpartition("/")[2],
-        headers={"ETag": f'"{row.digest}"', "X-Content-Type-Options": "nosniff"},
+        headers={"ETag": f'"{digest}"', "X-Content-Type-Options": "nosniff"},
         background=BackgroundTask(copy.unlink, missing_ok=True),
     )
 

@@ -1,8 +1,8 @@
 """`replicas`: no router at all. The Service spreads connections over all ready pods, so the split is that of the replicas.
 
 The table is only remembered, on the environment's record, and counts as in effect when the replicas come as near to it
-as whole replicas can. What really happens is told by `actual` and by the remark: with four replicas of stable and one of
-the new version, a weight of 5 % is a share of 20 %.
+as whole replicas can: every version in it has a ready one, and no other version has. What really happens is told by
+`actual` and by the remark: with four replicas of stable and one of the new version, a weight of 5 % is a share of 20 %.
 """
 
 from __future__ import annotations

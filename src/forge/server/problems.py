@@ -137,7 +137,10 @@ async def answer(request: Request, error: Exception) -> Response:
     if problem.status >= 500:
         _log.error("request failed", path=request.url.path, status=problem.status, exc_info=error)
     content = msgspec.json.encode(document_of(problem, request))
-    return Response(content, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    headers = dict(problem.headers)
+    if identity := getattr(request.state, "request_id", ""):
+        headers["X-Request-ID"] = identity  # an error that nobody expected is answered outside of all middleware
+    return Response(content, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

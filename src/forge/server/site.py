@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from forge.engine.engine import Engine
 from forge.engine.project import Project
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.server.database import SiteDatabase, open_database
+from forge.server.identity.identity import Identity, open_identity
 from forge.server.problems import NotThere
 from forge.server.settings import Settings
 from forge.server.streaming import Live
 from forge.server.workers import Workers
 from forge.service.base import Service
 from forge.service.local import LocalService
-
-if TYPE_CHECKING:
-    from forge.server.identity.identity import Identity  # type: ignore[import-not-found, unused-ignore]
 
 
 class Site:
@@ -119,15 +114,14 @@ async def open_site(settings: Settings, *, clock: Callable[[], float] = time.tim
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_database(settings.site_database) as database:
         site = Site(settings, database, clock)
-        with contextlib.suppress(ModuleNotFoundError):
-            site.identity = await import_module("forge.server.identity.identity").open_identity(site)
-        try:
-            for name in settings.projects:
-                await create_schema(database, settings, name)
-                await site.add(name, settings.project(name))
-            yield site
-        finally:
-            await site.close()
+        async with open_identity(site) as site.identity:
+            try:
+                for name in settings.projects:
+                    await create_schema(database, settings, name)
+                    await site.add(name, settings.project(name))
+                yield site
+            finally:
+                await site.close()
 
 
 async def create_schema(database: SiteDatabase, settings: Settings, name: str) -> None:

@@ -190,12 +190,18 @@ class Inbox(Protocol):
     async def send(self, machine: str, kind: str, actor: str, payload: dict[str, Any], *, key: str = "") -> int:
         """Put a command on disk and make the machine due; the same non-empty `key` is accepted once."""
 
+    async def sent(self, machine: str, key: str) -> int | None:
+        """Return the id of the command that was sent with that key, or None."""
+
     async def of(self, machine: str) -> list[Command]:
         """Return the commands not yet consumed, oldest first."""
 
 
 class Log(Protocol):
     """The hash-chained log of everything that happened."""
+
+    async def append(self, machine: str, events: tuple[Event, ...]) -> None:
+        """Add events that are no machine's decision: what people did to the site itself."""
 
     async def last(self, machine: str) -> int:
         """Return the seq of the newest event of a machine, 0 when there is none."""

@@ -39,6 +39,10 @@ class DatabaseLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def append(self, machine: str, events: tuple[Event, ...]) -> None:
+        """Add events that are no machine's decision."""
+        await self._database.write(lambda transaction: append(transaction, machine, events))
+
     async def read(self, machine: str | None = None, *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """Return events in order."""
         return [

@@ -67,6 +67,8 @@ class Principal(msgspec.Struct, frozen=True):
     display: str = ""
     grants: tuple[Grant, ...] = ()
     session: str = ""
+    """What the writes of this browser have to carry; empty for programs."""
+    groups: tuple[str, ...] = ()
 
     def may(self, permission: Permission, project: str = "*", environment: str = "*") -> bool:
         """Whether some grant gives the permission there."""

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-routers: list[APIRouter] = []
+from forge.server.pages import home, live, static
+
+routers: list[APIRouter] = [static.router, live.router, home.router]

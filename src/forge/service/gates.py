@@ -49,20 +49,25 @@ def waiting_job(run: str, job: str, jobs: tuple[JobView, ...]) -> JobView:
     return waiting[0]
 
 
-def check_inputs(job: JobView, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the gate's fields as given, with defaults. Raises UsageError for unknown, missing or unfit ones."""
+def check_inputs(job: JobView, given: Mapping[str, object]) -> dict[str, str]:
+    """Return the gate's fields as given, with defaults, as text. Raises UsageError for unknown, missing or unfit ones."""
     fields = {field.name: field for field in (job.gate.inputs if job.gate else ())}
     for name in given:
         if name not in fields:
             hint = did_you_mean(name, list(fields)) or "the gate has no fields"
             raise UsageError(f"the gate of {job.name} has no field `{name}`", hint=hint)
-    values = {name: check_field(fields[name], value) for name, value in given.items()}
+    values = {name: check_field(fields[name], _text(value)) for name, value in given.items()}
     for name, field in fields.items():
         if name not in values and field.default is not None:
-            values[name] = str(field.default)
+            values[name] = _text(field.default)
         if name not in values and field.required:
             raise UsageError(f"the gate of {job.name} needs `{name}`", hint=f"`-i {name}=…`: {field.description}")
     return values
+
+
+def _text(value: object) -> str:
+    """Return a value as a person would type it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_field(field: InputView, answer: str) -> str:
@@ -73,7 +78,7 @@ def check_field(field: InputView, answer: str) -> str:
         try:
             float(answer)
         except ValueError:
-            raise UsageError(f"`{answer}` is not a number") from None
+            raise UsageError(f"`{answer}` is not a number", hint="such as 1.5") from None
     if field.type == "boolean" and answer.lower() not in {"true", "false", "yes", "no"}:
-        raise UsageError(f"`{answer}` is neither true nor false")
+        raise UsageError(f"`{answer}` is neither true nor false", hint="`yes` and `no` do as well")
     return answer

@@ -31,7 +31,7 @@ class _Decision(msgspec.Struct, frozen=True):
     seq: int
     machine: str
     at: float
-    body: msgspec.Raw
+    body: bytes
     previous: str
     hash: str
 
@@ -96,9 +96,7 @@ class RemoteRecords:
         """Return records of decisions in order, their bodies byte for byte."""
         params = {"machine": machine, "after": after, "limit": max(1, min(limit, MOST))}
         found = await self._api.get(f"{self._project}/decisions", _Decisions, params)
-        return [
-            StoredDecision(one.seq, one.machine, one.at, bytes(one.body), one.previous, one.hash) for one in found.items
-        ]
+        return [StoredDecision(one.seq, one.machine, one.at, one.body, one.previous, one.hash) for one in found.items]
 
     async def verify(self) -> dict[str, dict[str, int | None]]:
         """Have both chains checked by the server."""

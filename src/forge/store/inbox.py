@@ -59,6 +59,13 @@ class DatabaseInbox:
 
         return int(await self._database.write(work))
 
+    async def sent(self, machine: str, key: str) -> int | None:
+        """Return the id of the command that was sent with that key, or None."""
+        if not key:
+            return None
+        rows = await self._database.read(lambda transaction: transaction.run(_BY_KEY, machine=machine, key=key))
+        return int(rows[0][0]) if rows else None
+
     async def of(self, machine: str) -> list[Command]:
         """Return the commands not yet consumed, oldest first."""
         return list(await self._database.read(lambda transaction: waiting(transaction, machine)))

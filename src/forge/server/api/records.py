@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from forge.engine.engine import Engine
+from forge.engine.recording import read
 from forge.model.decision import Command
 from forge.server.api.answers import ERRORS, PREFIX, Json, ProjectName, gives, gives_page
 from forge.server.identity.guard import SITE, needs
@@ -34,12 +35,14 @@ AfterEvent = Annotated[
 
 
 class DecisionRecord(msgspec.Struct, frozen=True):
-    """A record of what was decided on what. `body` is the record itself; `hash` chains it to the one before."""
+    """A record of what was decided on what. `body` is the record as it is stored, in Base64: what `hash`, which
+    chains it to the one before, is made of; `record` is the same to be read."""
 
     seq: int
     machine: str
     at: float
-    body: Any
+    record: Any
+    body: bytes
     previous: str
     hash: str
 
@@ -134,7 +137,8 @@ async def list_decisions(
             "seq": one.seq,
             "machine": one.machine,
             "at": one.at,
-            "body": msgspec.Raw(one.body),
+            "record": read(one.body, one.seq),
+            "body": one.body,
             "previous": one.previous,
             "hash": one.hash,
         }

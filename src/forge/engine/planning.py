@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from forge.core.pipeline.assemble import Sources
+from forge.core.pipeline.assemble import Sources, assemble
 from forge.core.pipeline.document import MAX_BYTES, Document, examine
 from forge.core.pipeline.outline import PlanDocument, plan_document
 from forge.core.pipeline.resolve import NO_SOURCE, diagnose_environments, in_order, resolve
@@ -13,7 +13,7 @@ from forge.core.pipeline.resolve import diagnose as diagnose_sources
 from forge.engine.project import PIPELINE, Project
 from forge.model.diagnostics import Diagnostic
 from forge.model.errors import InvalidConfiguration, UsageError
-from forge.model.plan import Plan, Scalar, Source
+from forge.model.plan import Parameter, Plan, Scalar, Source
 
 __all__ = ["PlanDocument", "diagnose", "load", "plan_document", "read_sources"]
 ENVIRONMENTS = "environments.yaml"
@@ -35,6 +35,15 @@ def load(project: Project, parameters: Mapping[str, Scalar] | None = None, *, so
     if found:
         raise InvalidConfiguration(tuple(in_order(found)))
     return plan
+
+
+def declared_parameters(project: Project) -> tuple[Parameter, ...]:
+    """Return what a run of the project's pipeline may be given. Raises InvalidConfiguration as `load` does."""
+    sources, problems = read_sources(project.pipeline, project.root)
+    found = [one for one in _all(sources, problems) if one.severity == "error"]
+    if found or sources is None:
+        raise InvalidConfiguration(tuple(found))
+    return tuple(assemble(sources).parameters.values())
 
 
 def _of_manifests(sources: Sources, root: Path) -> list[Diagnostic]:

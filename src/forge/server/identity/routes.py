@@ -8,14 +8,13 @@ from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from forge.model.errors import UsageError
 from forge.server.api.answers import ERRORS, PREFIX, WRITE_ERRORS, Json, gives, gives_page
 from forge.server.identity import login
 from forge.server.identity.guard import SITE, needs, signed_in
 from forge.server.identity.people import HeldGrant, User
 from forge.server.identity.permissions import Grant, Permission, Principal, Role
 from forge.server.identity.tokens import Token
-from forge.server.paging import Cursor, Limit, page, place_of
+from forge.server.paging import Cursor, Limit, number_of, page
 from forge.server.problems import answered_with
 from forge.server.site import Site
 from forge.store.contract import StoredEvent
@@ -171,11 +170,7 @@ async def take_role(site: TheSite, admin: Admin, grant: Annotated[int, Path(ge=1
             response_class=Json)  # fmt: skip
 async def read_audit(site: TheSite, _admin: Admin, limit: Limit = 100, cursor: Cursor = "") -> Json:
     """Return a page of the trail."""
-    with answered_with(400):
-        place = place_of(cursor)
-        if place and not place.isdigit():
-            raise UsageError("this is no cursor of this list", hint="ask for the first page again")
-    acts = await site.identity.audit.read(after=int(place or 0), limit=limit)
+    acts = await site.identity.audit.read(after=number_of(cursor), limit=limit)
     return Json(page(tuple(acts), str(acts[-1].seq) if len(acts) == limit else ""))
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from forge.server.pages import home, live, static
+from forge.server.pages import home, live, projects, run, static
 
-routers: list[APIRouter] = [static.router, live.router, home.router]
+routers: list[APIRouter] = [static.router, live.router, home.router, projects.router, run.router]

@@ -14,7 +14,7 @@ from forge.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from forge.cli.render.tables import Column
-    from forge.cli.subjects import Subject
+    from forge.cli.subjects import RunSubject, Subject
     from forge.cli.watching import Foreground
     from forge.engine.engine import Engine
     from forge.service.base import Service
@@ -55,7 +55,10 @@ def run(
     given = pairs(parameters, "-p")
 
     async def work(service: Service) -> int:
+        from forge.cli.subjects import RunSubject, before
+
         who = await actor_of(service)
+        known = await before(service)
         started = await service.runs.start(given, actor=who)
         if detach:
             where = "on the server"
@@ -69,7 +72,7 @@ def run(
             return ExitCode.SUCCEEDED
         if session.terminal.progress not in {"quiet", "json"}:
             tell(f"{started} started by {who}")
-        return await _carry_on(service, session, started, yes=yes, output=output)
+        return await _carry_on(service, session, RunSubject(service, started, known), yes=yes, output=output)
 
     session.run(work)
 
@@ -158,9 +161,12 @@ def cancel(
     patience = seconds(timeout)
 
     async def work(service: Service) -> int:
+        from forge.cli.subjects import RunSubject, before
+
         chosen = await _one_run(service, run)
+        known = await before(service, chosen)
         await service.runs.command(chosen, "cancel", {"comment": comment}, actor=await actor_of(service))
-        foreground = await _foreground(service, session, [chosen])
+        foreground = await _foreground(service, session, [RunSubject(service, chosen, known)])
         code = await foreground.carry_on(timeout=patience)
         ended = await service.runs.get(chosen)
         tell(f"{chosen} {ended.state}")
@@ -179,9 +185,12 @@ def retry(
     session = session_of(context)
 
     async def work(service: Service) -> int:
+        from forge.cli.subjects import RunSubject, before
+
         chosen = await _one_run(service, run)
+        known = await before(service, chosen)
         await service.runs.command(chosen, "retry", {}, actor=await actor_of(service))
-        return await _carry_on(service, session, chosen, yes=yes, output=output)
+        return await _carry_on(service, session, RunSubject(service, chosen, known), yes=yes, output=output)
 
     session.run(work)
 
@@ -196,12 +205,15 @@ def resume(
     session = session_of(context)
 
     async def work(engine: Engine) -> int:
+        from forge.cli.subjects import RunSubject
         from forge.cli.unfinished import unfinished
         from forge.service.local import LocalService
 
         service = LocalService(engine)
         if run:
-            return await _carry_on(service, session, await _one_run(service, run), yes=yes, output=output)
+            return await _carry_on(
+                service, session, RunSubject(service, await _one_run(service, run)), yes=yes, output=output
+            )
 
         subjects = await unfinished(engine)
         if not subjects:
@@ -218,8 +230,9 @@ def resume(
     session.run_here(work)
 
 
-async def _carry_on(service: Service, session: Session, run: str, *, yes: bool, output: str) -> int:
-    foreground = await _foreground(service, session, [run], yes=yes, ask=True)
+async def _carry_on(service: Service, session: Session, watched: RunSubject, *, yes: bool, output: str) -> int:
+    run = watched.name
+    foreground = await _foreground(service, session, [watched], yes=yes, ask=True)
     code = await foreground.carry_on()
     if code == ExitCode.INTERRUPTED and not is_local(service):
         tell(f"stopped watching: {run} goes on on the server")

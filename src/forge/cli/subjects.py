@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from forge.model.errors import ExitCode
 from forge.views.environment import EnvironmentView
@@ -44,6 +44,18 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
     return min(codes, key=_GRAVITY.index, default=ExitCode.SUCCEEDED)
 
 
+class Before(NamedTuple):
+    """What was there before a command began to watch: the newest event, and how a run stood, if there was one."""
+
+    event: int
+    run: RunView | None
+
+
+async def before(service: Service, run: str = "") -> Before:
+    """Return how things stand before a command changes them."""
+    return Before(await service.records.last(), await service.runs.get(run) if run else None)
+
+
 class Subject(Protocol):
     """One durable machine as a person sees it. `name`: a run's id or an environment's name."""
 
@@ -51,6 +63,9 @@ class Subject(Protocol):
 
     async def environments(self) -> tuple[str, ...]:
         """Return the environments that belong to it, as far as something was released to them."""
+
+    async def before(self) -> Before:
+        """Return what need not be shown any more."""
 
     async def look(self) -> RunView | EnvironmentView:
         """Return what it looks like now."""
@@ -63,11 +78,12 @@ class Subject(Protocol):
 
 
 class RunSubject:
-    """A run."""
+    """A run. `known`: how it stood before the command did something to it; else as it stands when it is watched."""
 
-    def __init__(self, service: Service, run: str) -> None:
+    def __init__(self, service: Service, run: str, known: Before | None = None) -> None:
         self.service = service
         self.name = run
+        self._known = known
         self._planned: tuple[str, ...] | None = None
         self._there: list[str] = []
 
@@ -79,6 +95,10 @@ class RunSubject:
             if name not in self._there and await self.service.environments.exists(name):
                 self._there.append(name)
         return tuple(self._there)
+
+    async def before(self) -> Before:
+        """Return what need not be shown any more."""
+        return self._known or await before(self.service, self.name)
 
     async def look(self) -> RunView:
         """Return the run's view."""
@@ -106,6 +126,10 @@ class EnvironmentSubject:
     async def environments(self) -> tuple[str, ...]:
         """Return the environment alone."""
         return (self.name,)
+
+    async def before(self) -> Before:
+        """Return what need not be shown any more."""
+        return await before(self.service)
 
     async def look(self) -> EnvironmentView:
         """Return the environment's view, as its last tick saw it."""

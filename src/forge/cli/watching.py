@@ -104,15 +104,14 @@ class Foreground:
             await asyncio.to_thread(self.progress.close, settled=settled)
 
     async def _begin(self) -> None:
-        """Take what is there now as known: steps that are over already have shown their logs to somebody before."""
-        after = await self.service.records.last()
-        self._pace.begin(after)
+        """Take what was there before as known: steps that were over have shown their logs to somebody."""
         for subject in self.subjects:
-            view = await subject.look()
-            for job in view.jobs if isinstance(view, RunView) else ():
+            before = await subject.before()
+            for job in before.run.jobs if before.run is not None else ():
                 over = (step.id for step in job.steps if step.finished_at is not None)
                 self._drained.update((subject.name, job.name, job.attempt, step) for step in over)
-            self._after[subject.name] = after
+            self._after[subject.name] = before.event
+        self._pace.begin(min(self._after.values(), default=0))
 
     async def _look_beside(self) -> None:
         """Watch the environments of the runs too, from when something is released to them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
@@ -109,12 +111,14 @@ class Server:
 def administrators_token(url: str, link: str) -> str:
     """Log in by a one-time link, as a browser does, and make a token of an administrator."""
     with httpx2.Client(base_url=url, timeout=30, trust_env=False, follow_redirects=True) as browser:
-        browser.get(link).raise_for_status()
-        csrf = browser.get("/api/v1/me").raise_for_status().json()["csrf"]
-        body = {"name": "tests", "grants": [{"role": "admin"}]}
-        made = browser.post("/api/v1/tokens", json=body, headers={"X-Forge-CSRF": csrf})
+        secret = parse_qs(urlsplit(link).query)["link"][0]
+        browser.post("/login", data={"link": secret}).raise_for_status()
+        page = browser.get("/").raise_for_status().text
+        csrf = re.search(r'<meta name="csrf" content="([^"]+)">', page)
+        assert csrf is not None, page[:2000]
+        made = browser.post("/api/v1/tokens", json={"label": "tests"}, headers={"X-Forge-CSRF": csrf[1]})
         made.raise_for_status()
-        return str(made.json()["token"])
+        return str(made.json()["secret"])
 
 
 def make_project(folder: Path, pipeline: str = PIPELINE) -> Path:

@@ -12,6 +12,7 @@ from forge.server import problems
 from forge.server.api import routers as api_routers
 from forge.server.api.description import complete
 from forge.server.idempotency import Idempotency
+from forge.server.identity.audit import Trail
 from forge.server.identity.routes import routers as identity_routers
 from forge.server.limits import BodyLimit
 from forge.server.pages.routes import routers as page_routers
@@ -48,6 +49,7 @@ def make_app(site: Site, tracer_provider: TracerProvider | None = None) -> FastA
     app.state.site_metrics = SiteMetrics(site)
     registry.register(app.state.site_metrics)
     site.workers.ticks.register(registry)
+    app.add_middleware(Trail)
     app.add_middleware(Idempotency, site=site, prefix=API)
     app.add_middleware(BodyLimit, most=site.settings.max_body_bytes)
     app.add_middleware(Observed, metrics=RequestMetrics(registry))
@@ -70,7 +72,9 @@ def _assemble(**options: Any) -> FastAPI:
         **options,
     )
     problems.install(app)
-    for router in (health_router, metrics_router, *api_routers, *identity_routers, *trigger_routers, *page_routers):
+    routers = (health_router, metrics_router, *api_routers, *identity_routers, *trigger_routers, *page_routers)
+    for router in routers:
         app.include_router(router)
+    app.state.known_routes = [route for router in routers for route in router.routes]
     complete(app)
     return app

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from forge.model.errors import (
     DependencyFailed,
@@ -138,9 +139,19 @@ async def answer(request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path, status=problem.status, exc_info=error)
     content = msgspec.json.encode(document_of(problem, request))
     headers = dict(problem.headers)
+    if problem.status == 405:
+        headers["Allow"] = ", ".join(allowed_methods(request))
     if identity := getattr(request.state, "request_id", ""):
         headers["X-Request-ID"] = identity  # an error that nobody expected is answered outside of all middleware
     return Response(content, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return every method that the path of a request has: each is a route of its own, and knows only itself."""
+    routes = getattr(request.app.state, "known_routes", [])
+    path = request.scope["path"]
+    matching = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def install(app: FastAPI) -> None:

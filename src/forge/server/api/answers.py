@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Path, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from forge.server import problems
 
@@ -34,10 +34,8 @@ class ProblemDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str = ""
 
 
-class Json(Response):
+class Json(JSONResponse):
     """A view as JSON."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Return the bytes."""

@@ -21,7 +21,7 @@ class StartRun(Body):
     """What to run. `parameters` are those of the pipeline; `ref` is for projects from Git."""
 
     parameters: dict[Annotated[str, Field(max_length=250)], Annotated[Scalar, Field()]] = Field(
-        default={}, max_length=200, examples=[{"version": "1.4.0"}]
+        default={}, max_length=200, examples=[{}]
     )
     ref: Word = Field(default="", description="A branch, tag or commit; empty: the project's own.", examples=[""])
 

@@ -17,7 +17,7 @@ from forge.server.identity.guard import SITE, needs
 from forge.server.identity.permissions import Permission, Principal
 from forge.server.problems import Problem, answered_with
 from forge.server.site import Site
-from forge.server.streaming import MEDIA_TYPE, ServerSentEvent, last_event_id, stream, wants_stream
+from forge.server.streaming import ServerSentEvent, last_event_id, stream, wants_stream
 from forge.service.base import LogPart, Runs
 
 router = APIRouter(prefix=f"{PREFIX}/projects/{{project}}/runs/{{run}}", tags=["runs"])
@@ -42,10 +42,7 @@ class LogMessage(msgspec.Struct, frozen=True):
     "/jobs/{job}/attempts/{attempt}/steps/{step}/log",
     summary="The log of a step",
     operation_id="get_log",
-    responses=ERRORS
-    | gives_content(
-        "The log, or a piece of it; with `Accept: text/event-stream` as it grows.", "text/plain", MEDIA_TYPE
-    ),
+    responses={**ERRORS, **gives_content("The log, or a piece of it.", "text/plain")},
     response_class=Response,
 )
 async def get_log(
@@ -65,7 +62,9 @@ async def get_log(
     ] = 0,
 ) -> Response:
     """Return the log as plain text. `X-Forge-Log-Offset` is where it begins, `X-Forge-Log-Size` how many bytes
-    there are by now, `X-Forge-Log-Ended` whether nothing is added any more. As a stream each message has an `offset`
+    there are by now, `X-Forge-Log-Ended` whether nothing is added any more.
+
+    With `Accept: text/event-stream` it is a stream of the log as it grows, until the step is over: each message has an `offset`
     and a `text`, its id is the offset to go on at; the last one is the event `end`."""
     runs = site.project(project).runs
     with answered_with(404):

@@ -18,7 +18,7 @@ from forge.server.identity.permissions import Permission, Principal
 from forge.server.paging import Cursor, Limit, number_of, page
 from forge.server.problems import answered_with
 from forge.server.site import Site
-from forge.server.streaming import MEDIA_TYPE, Live, ServerSentEvent, event_message, last_event_id, stream, wants_stream
+from forge.server.streaming import Live, ServerSentEvent, event_message, last_event_id, stream, wants_stream
 from forge.service.base import Accepted
 from forge.store.contract import StoredEvent
 
@@ -78,14 +78,7 @@ class CommandView(msgspec.Struct, frozen=True):
     "/events",
     summary="Events, as a page or as they come",
     operation_id="list_events",
-    responses=ERRORS
-    | {
-        200: {
-            "description": "A page, oldest first; with `Accept: text/event-stream` each event as it comes, from now on "
-            "or after `Last-Event-ID`.",
-            "content": {**gives_page(StoredEvent, "")[200]["content"], MEDIA_TYPE: {"schema": {"type": "string"}}},
-        }
-    },
+    responses={**ERRORS, **gives_page(StoredEvent, "Events, oldest first.")},
     response_class=Json,
 )
 async def list_events(
@@ -101,7 +94,10 @@ async def list_events(
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:
-    """Return a page of the hash-chained log, or a stream of it: `id` is an event's number."""
+    """Return a page of the hash-chained log.
+
+    With `Accept: text/event-stream` the answer is a stream that does not end: each event as a message as it comes,
+    from now on, or after the number in `Last-Event-ID` (or `after`); the id of a message is its event's number."""
     service = site.project(project)
     wanted = environment or machine
     if wants_stream(request):

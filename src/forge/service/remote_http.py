@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import msgspec
@@ -193,7 +193,8 @@ def check_server(server: str) -> str:
     """Return a server's URL without a slash at its end. Raises UsageError for one that is none or is not safe."""
     try:
         url = httpx2.URL(server.strip().rstrip("/"))
-    except httpx2.InvalidURL:
+        urlsplit(server.strip())  # which knows more of what is wrong with a host
+    except (httpx2.InvalidURL, ValueError):
         raise UsageError(f"`{server}` is no URL", hint="such as https://forge.example.org") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise UsageError(f"`{server}` is no URL of a server", hint="such as https://forge.example.org")

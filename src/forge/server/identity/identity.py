@@ -85,13 +85,14 @@ class Identity:
     async def _by_token(self, request: Request, authorization: str) -> Principal:
         scheme, _, secret = authorization.partition(" ")
         now, address = self._site.clock(), address_of(request)
-        if wait := await self.attempts.wait(address, now):
-            raise Problem(
-                429, "too many tokens that are none came from this address", headers={"Retry-After": str(int(wait) + 1)}
-            )
         token = await self.tokens.find(secret.strip(), now) if scheme.lower() == "bearer" else None
         user = await self.people.find(token.owner) if token else None
         if token is None or user is None or user.disabled:
+            if wait := await self.attempts.wait(address, now):
+                raise Problem(
+                    429, "too many tokens that are none came from this address",
+                    headers={"Retry-After": str(int(wait) + 1)},
+                )  # fmt: skip
             await self.attempts.failed(address, now)
             raise Problem(
                 401, "this token lets nobody in: it is unknown, expired or revoked",

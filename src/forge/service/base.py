@@ -18,6 +18,7 @@ from forge.model.plan import EnvironmentPlan, Plan
 from forge.store.contract import StoredDecision, StoredEvent
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
+from forge.views.history import ReleaseHistory
 from forge.views.listing import ArtifactRow, RunRow
 from forge.views.run import RunView
 
@@ -109,6 +110,9 @@ class Environments(Protocol):
 
     async def explanation(self, release: str) -> Explanation:
         """Return why a release went as it did. Raises UsageError, with the nearest known one."""
+
+    async def history(self, release: str) -> ReleaseHistory:
+        """Return a release over time. Raises UsageError, with the nearest known one."""
 
 
 class Records(Protocol):

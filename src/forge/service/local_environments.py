@@ -12,9 +12,10 @@ from forge.service.base import Accepted
 from forge.service.commands import RELEASE_COMMANDS
 from forge.service.locating import environment_of, environment_plan, find_environment, known_environments
 from forge.service.steering import check_possible
-from forge.service.stories import explanation_of
+from forge.service.stories import explanation_of, history_of
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
+from forge.views.history import ReleaseHistory
 
 if TYPE_CHECKING:
     from forge.engine.engine import Engine
@@ -59,3 +60,7 @@ class LocalEnvironments:
     async def explanation(self, release: str) -> Explanation:
         """Return why a release went as it did. Raises UsageError."""
         return await explanation_of(self._engine.store, release)
+
+    async def history(self, release: str) -> ReleaseHistory:
+        """Return a release over time. Raises UsageError."""
+        return await history_of(self._engine.store, release)

@@ -15,6 +15,7 @@ from forge.service.commands import RELEASE_COMMANDS
 from forge.service.remote_http import Api, segment
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
+from forge.views.history import ReleaseHistory
 
 
 class _Environments(msgspec.Struct, frozen=True):
@@ -55,6 +56,10 @@ class RemoteEnvironments:
     async def explanation(self, release: str) -> Explanation:
         """Return why a release went as it did. Raises UsageError."""
         return await self._api.get(f"{self._project}/releases/{segment(release)}", Explanation)
+
+    async def history(self, release: str) -> ReleaseHistory:
+        """Return a release over time. Raises UsageError."""
+        return await self._api.get(f"{self._project}/releases/{segment(release)}/history", ReleaseHistory)
 
     def _of(self, name: str) -> str:
         return f"{self._project}/environments/{segment(name)}"

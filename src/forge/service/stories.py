@@ -12,6 +12,7 @@ from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
 from forge.store.contract import Store, StoredDecision
 from forge.views.explanation import Explanation, explain, narrate
+from forge.views.history import ReleaseHistory, history
 
 AFTER_THE_END = 15.0
 """Seconds after a release's end in which answers that were under way are still counted for it."""
@@ -35,8 +36,27 @@ async def explanation_of(store: Store, release: str) -> Explanation:
     return explain(state, known, time.time())
 
 
+async def history_of(store: Store, release: str) -> ReleaseHistory:
+    """Return a release over time. Raises UsageError, with the nearest known one, when nothing of it is on record."""
+    machine = await store.machines.find(KIND, release.rpartition("-")[0])
+    record = await store.machines.load(machine) if machine else None
+    if machine is None or record is None:
+        raise UsageError(f"there is no release `{release}`", hint=await _hint(store, release))
+    known = EnvironmentMachine.load(record).releases.get(release)
+    span = (known.created_at, known.finished_at) if known is not None else (None, None)
+    stored = await stored_decisions(store, machine)
+    found = await asyncio.to_thread(lambda: history(release, trace(segments(_around(stored, span)))))
+    if found is None:
+        raise UsageError(f"nothing of `{release}` is on record", hint=await _hint(store, release))
+    return found
+
+
 def _narrate(release: str, stored: list[StoredDecision], span: tuple[float | None, float | None]) -> Explanation | None:
-    """Narrate from the records around the release: the last whole state before it, up to its end."""
+    return narrate(release, trace(segments(_around(stored, span))), time.time())
+
+
+def _around(stored: list[StoredDecision], span: tuple[float | None, float | None]) -> list[StoredDecision]:
+    """Return the records around a release: from the last whole state before it, up to its end."""
     begun, ended = span
     first, last = 0, len(stored)
     if begun is not None:
@@ -46,7 +66,7 @@ def _narrate(release: str, stored: list[StoredDecision], span: tuple[float | Non
             if ended is not None and segment.ticks[0].now > ended + AFTER_THE_END:
                 last = index
                 break
-    return narrate(release, trace(segments(stored[first:last])), time.time())
+    return stored[first:last]
 
 
 async def _hint(store: Store, release: str) -> str:

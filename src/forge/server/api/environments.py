@@ -30,6 +30,7 @@ from forge.server.site import Site
 from forge.service.base import Accepted, Service
 from forge.views.environment import EnvironmentView
 from forge.views.explanation import Explanation
+from forge.views.history import ReleaseHistory
 
 router = APIRouter(prefix=f"{PREFIX}/projects/{{project}}", tags=["environments"])
 Reader = Annotated[Principal, Depends(needs(Permission.READ))]
@@ -101,6 +102,22 @@ async def get_release(
     """Return who, when, what was seen, what followed from it, and what it cost, from the decisions on record."""
     with answered_with(404):
         return known_answer(request, await site.project(project).environments.explanation(release))
+
+
+@router.get(
+    "/releases/{release}/history",
+    tags=["releases"],
+    summary="A release over time",
+    operation_id="get_release_history",
+    responses={**ERRORS, **gives(ReleaseHistory, "Its points, at most a few hundred, and what was said.")},
+    response_class=Json,
+)
+async def get_history(
+    request: Request, site: TheSite, _reader: Reader, project: ProjectName, release: ReleaseId
+) -> Response:
+    """Return weights, errors, latencies, evidence and cost over time, from the decisions on record."""
+    with answered_with(404):
+        return known_answer(request, await site.project(project).environments.history(release))
 
 
 def _word(kind: str, summary: str, words: str) -> dict[str, Any]:

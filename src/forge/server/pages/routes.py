@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from forge.server.pages import home, live, projects, run, static
+from forge.server.pages import environment, home, live, projects, release, run, static
 
-routers: list[APIRouter] = [static.router, live.router, home.router, projects.router, run.router]
+routers: list[APIRouter] = [
+    static.router,
+    live.router,
+    home.router,
+    projects.router,
+    run.router,
+    environment.router,
+    release.router,
+]

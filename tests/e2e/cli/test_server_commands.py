@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from forge.adapters.targets.local.environment import shutdown
 from forge.engine.project import Project
 from serving.inside import Asked
 from serving.listening import listening
+from serving.running import Server, make_project
 
 FORGE = Path(sys.executable).parent / "forge"
 PIPELINE = {
@@ -49,15 +51,15 @@ class Command:
         config = folder.parent / "config"
         self.environ = {**own, "FORGE_ACTOR": "ann", "TZ": "UTC", "XDG_CONFIG_HOME": str(config), **environ}
 
-    async def start(self, *words: str) -> asyncio.subprocess.Process:
+    async def start(self, *words: str, stdin: int = DEVNULL) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            str(FORGE), *words, cwd=self.folder, env=self.environ, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+            str(FORGE), *words, cwd=self.folder, env=self.environ, stdin=stdin, stdout=PIPE, stderr=PIPE
         )
 
-    async def __call__(self, *words: str, code: int | None = None, seconds: float = 60) -> Done:
-        process = await self.start(*words)
+    async def __call__(self, *words: str, code: int | None = None, seconds: float = 60, stdin: str = "") -> Done:
+        process = await self.start(*words, stdin=PIPE if stdin else DEVNULL)
         try:
-            out, err = await asyncio.wait_for(process.communicate(), seconds)
+            out, err = await asyncio.wait_for(process.communicate(stdin.encode() or None), seconds)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -239,3 +241,28 @@ async def test_a_release_is_steered_from_elsewhere(tmp_path):
             assert "no release is under way" in refused.err
     finally:
         await shutdown(Project(folder).environment_folder("production"))
+
+
+async def test_a_token_is_kept_tried_and_used_at_a_real_server(tmp_path):
+    running = Server(make_project(tmp_path / "shop"))
+    try:
+        away = tmp_path / "elsewhere"
+        away.mkdir()
+        remote = Command(away, FORGE_SERVER=running.url)
+        assert (await remote("runs", code=4)).out == ""
+        for token, code in (("forge_nobody-has-this", 4), (running.token, 0)):
+            done = await remote("login", code=code, stdin=f"{token}\n")
+            assert token not in done.err + done.out
+        name = (await remote("whoami", code=0)).out.strip()
+        assert name
+        followed = await remote("run", "--yes", "--progress", "plain", code=0)
+        assert "compiling part 3" in followed.err
+        assert f"approved by {name}" in followed.err
+        listed = json.loads((await remote("runs", "-o", "json", code=0)).out)
+        assert [(row["id"], row["state"], row["actor"]) for row in listed] == [("run-1", "succeeded", name)]
+        assert (await remote("logout", code=0)).code == 0
+        assert (await remote("runs", code=4)).out == ""
+        bad = Command(away, FORGE_SERVER=running.url, FORGE_TOKEN="forge_nobody-has-this")
+        assert "hint" in (await bad("runs", code=4)).err
+    finally:
+        running.stop()

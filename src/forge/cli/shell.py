@@ -24,6 +24,9 @@ ENVIRONMENT = """\
   FORGE_ACTOR        who acts (default: the operating system's user)
   FORGE_PROGRESS     auto, tty, plain, json or quiet
   FORGE_NO_INPUT     1: never ask
+  FORGE_SERVER       the server that is asked, such as https://forge.example.org (default: none, work here)
+  FORGE_TOKEN        the token for it (default: the one that `forge login` keeps)
+  FORGE_PROJECT      which of its projects, as -P (default: the only one)
   FORGE_DATABASE     where state is kept: sqlite:///path or postgresql://host/name (default: .forge/forge.db)
   FORGE_ARTIFACTS    where artifacts are kept: a folder, s3://, gs:// or az:// (default: .forge/artifacts)
   NO_COLOR, FORCE_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb are honoured"""

@@ -94,6 +94,26 @@ class TestStarting:
         assert "cannot listen" in done.stderr
         assert "--port 0" in done.stderr
 
+    def test_others_are_not_let_in_without_authentication(self, tmp_path):
+        done = forge(make_project(tmp_path), "serve", "--host", "0.0.0.0", "--port", "0")
+        assert done.returncode == 2
+        assert "no authentication is configured" in done.stderr
+        assert done.stdout == ""
+
+    def test_what_it_says_to_people(self, tmp_path):
+        project = make_project(tmp_path / "shop")
+        with subprocess.Popen(
+            [sys.executable, "-m", "forge", "serve", "--port", "0"],
+            cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            line = process.stdout.readline()
+            process.terminate()
+            rest, told = process.communicate(timeout=20)
+        assert line.startswith("Forge serves shop at http://127.0.0.1:")
+        assert "log in once, as administrator: http://127.0.0.1:" in rest
+        assert "Ctrl-C ends it" in told
+        assert process.returncode == 0
+
     def test_a_slip_in_its_file_is_shown_where_it_stands(self, tmp_path):
         project = make_project(tmp_path)
         (project / "forge-server.yaml").write_text("port: 8700\nprot: 1\n")

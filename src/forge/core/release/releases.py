@@ -57,7 +57,7 @@ def start_deploy(
     tick.put(release)
     tick.say(
         "release_accepted", f"{release.id}: {version.id} by {release.strategy.name}, asked for by {actor or 'nobody'}",
-        release=release.id, version=version.id, strategy=release.strategy.name,
+        release=release.id, version=version.id, strategy=release.strategy.name, run=release.run,
     )  # fmt: skip
     if not held_at_start(tick, release):
         _take_precedence(tick, release)

@@ -124,6 +124,13 @@ class TestRuns:
         assert await service.runs.start({}, actor="ann", key="monday") == first
         assert await service.runs.start({}, actor="ann", key="tuesday") != first
 
+    async def test_a_key_is_worth_more_than_what_is_in_the_folder_by_now(self, service, tmp_path):
+        first = await service.runs.start({}, actor="ann", key="monday")
+        (tmp_path / "shop/forge/pipeline.yaml").write_text("jobs: [broken")
+        assert await service.runs.start({}, actor="ann", key="monday") == first
+        with pytest.raises(InvalidConfiguration):
+            await service.runs.start({}, actor="ann", key="tuesday")
+
     async def test_parameters_are_checked_before_anything_is_stored(self, service):
         with pytest.raises(InvalidConfiguration) as raised:
             await service.runs.start({"waht": "good"}, actor="ann")

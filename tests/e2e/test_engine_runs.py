@@ -19,6 +19,7 @@ from forge.engine.project import Project
 from forge.model.decision import Event
 from forge.model.errors import DependencyFailed, UsageError
 from forge.model.plan import Approval, Concurrency, JobPlan, Plan, Retry, SecretReference, Source, StepPlan
+from forge.service.local_runs import LocalRuns
 from forge.store.contract import Write
 
 FINAL = {"succeeded", "failed", "cancelled", "rejected", "error"}
@@ -115,7 +116,7 @@ async def test_goes_from_source_to_a_shipped_artifact_past_a_gate(engine, projec
     assert "approval" in waiting.waits_for
     assert shipped.read_text() == "the app\nkind: Deployment\n"
 
-    await engine.approve(run_id, "deploy_production", actor="ben")
+    await LocalRuns(engine).command(run_id, "approve", {"job": "deploy_production"}, actor="ben")
     done = await finish(engine, run_id)
     assert done.status == "succeeded", done.message
     assert shipped.read_text() == "the app\nkind: Deployment\n" * 2
@@ -183,7 +184,7 @@ class TestWhatStepsSee:
         )  # fmt: skip
         run_id = await engine.start_run(plan, actor="ana")
         await finish(engine, run_id, "waiting")
-        await engine.approve(run_id, actor="ben")
+        await LocalRuns(engine).command(run_id, "approve", {}, actor="ben")
         done = await finish(engine, run_id)
         assert done.status == "succeeded", done.message
         lines = log_of(engine, run_id, "show").splitlines()
@@ -275,12 +276,12 @@ class TestEndings:
         )
         run_id = await engine.start_run(plan, actor="ana")
         assert (await finish(engine, run_id)).status == "failed"
-        await engine.retry(run_id, actor="ana")
+        await LocalRuns(engine).command(run_id, "retry", {}, actor="ana")
         done = await finish(engine, run_id, "succeeded")
         assert done.attempt == 2
         assert count.read_text().split() == ["good", "bad", "bad"]
         with pytest.raises(UsageError, match="nothing to do again"):
-            await engine.retry(run_id, actor="ana")
+            await LocalRuns(engine).command(run_id, "retry", {}, actor="ana")
 
     async def test_a_steps_timeout_ends_all_of_its_processes(self, engine):
         plan = pipeline(job("a", run("sleep 300 & sleep 301", timeout=0.3), always("true")))
@@ -304,7 +305,7 @@ class TestEndings:
         run_id = await engine.start_run(plan, actor="ana")
         async with working(engine):
             await until(alive.exists)
-            await engine.cancel(run_id, actor="ben", comment="wrong branch")
+            await LocalRuns(engine).command(run_id, "cancel", {"comment": "wrong branch"}, actor="ben")
             done = await reached(engine, run_id, lambda state: state.status in FINAL)
         assert done.status == "cancelled"
         assert done.jobs["a"].steps["always-1"].status == "succeeded"
@@ -319,10 +320,10 @@ class TestEndings:
         run_id = await engine.start_run(plan, actor="ana")
         await finish(engine, run_id, "waiting")
         shutil.rmtree(engine.project.workspace(run_id, "a", 1))
-        await engine.approve(run_id, actor="ana")
+        await LocalRuns(engine).command(run_id, "approve", {}, actor="ana")
         async with working(engine):
             await reached(engine, run_id, lambda state: state.status == "waiting" and state.jobs["a"].attempt == 2)
-            await engine.approve(run_id, actor="ana")
+            await LocalRuns(engine).command(run_id, "approve", {}, actor="ana")
             done = await reached(engine, run_id, lambda state: state.status in FINAL)
         assert done.status == "succeeded", done.message
         assert count.read_text().split() == ["made", "made"]
@@ -467,7 +468,7 @@ class TestKilled:
         async with self.worker(engine.project):
             while (await engine.run_state(run_id))[0].status != "waiting":
                 await asyncio.sleep(0.02)
-        await engine.approve(run_id, actor="ben")
+        await LocalRuns(engine).command(run_id, "approve", {}, actor="ben")
         assert (await finish(engine, run_id)).status == "succeeded"
 
 
@@ -475,16 +476,16 @@ class TestTalkingToTheEngine:
     async def test_unknown_runs_and_jobs_are_refused_with_a_hint(self, engine):
         with pytest.raises(UsageError) as nothing:
             await engine.run_state("run-1")
-        assert "no run was started" in nothing.value.hint
+        assert nothing.value.hint == "`forge run` starts one"
         run_id = await engine.start_run(pipeline(job("build", run("true"))), actor="ana")
         with pytest.raises(UsageError) as unknown:
-            await engine.approve("run-11", "build", actor="ben")
+            await LocalRuns(engine).command("run-11", "approve", {"job": "build"}, actor="ben")
         assert unknown.value.hint == f"did you mean `{run_id}`?"
         with pytest.raises(UsageError) as typo:
-            await engine.cancel(run_id, "biuld", actor="ben")
+            await LocalRuns(engine).command(run_id, "cancel", {"job": "biuld"}, actor="ben")
         assert typo.value.hint == "did you mean `build`?"
         with pytest.raises(UsageError, match="still queued"):
-            await engine.retry(run_id, actor="ben")
+            await LocalRuns(engine).command(run_id, "retry", {}, actor="ben")
 
     async def test_a_key_starts_one_run(self, engine):
         plan = pipeline(job("build", run("true")))
@@ -492,7 +493,7 @@ class TestTalkingToTheEngine:
             plan, actor="ana", key="push-1"
         )
         assert await engine.start_run(plan, actor="ana") != await engine.start_run(plan, actor="ana")
-        assert len(await engine.runs()) == 3
+        assert len((await LocalRuns(engine).page()).items) == 3
         assert await engine.unfinished() == ["run-1", "run-2", "run-3"]
 
     async def test_an_event_between_reading_and_waiting_is_told_at_once(self, engine, monkeypatch):
@@ -532,13 +533,13 @@ class TestTalkingToTheEngine:
             "run_finished",
         ]
 
-    async def test_logs_of_all_attempts_are_listed(self, engine):
+    async def test_logs_of_all_attempts_can_be_read(self, engine):
         run_id = await engine.start_run(pipeline(job("a", run("echo hello; false"), retry=Retry(2, 0.0))), actor="ana")
         done = await finish(engine, run_id)
-        assert [(name, attempt, step) for name, attempt, step, _ in engine.step_logs(done)] == [
-            ("a", 1, "1"),
-            ("a", 2, "1"),
-        ]
+        assert done.jobs["a"].attempt == 2
+        for attempt in (1, 2):
+            part = await LocalRuns(engine).log(run_id, "a", attempt, "1")
+            assert (part.data, part.ended) == (b"hello\n", True)
 
     async def test_a_plan_that_was_changed_on_disk_is_refused(self, engine):
         run_id = await engine.start_run(pipeline(job("a", run("true"))), actor="ana")

@@ -19,6 +19,7 @@ from forge.engine.left_steps import accesses, left_steps
 from forge.engine.project import Project
 from forge.model.configs import KubernetesAccess
 from forge.model.plan import EnvironmentPlan, JobPlan, Plan, Source, StepPlan
+from forge.service.local_runs import LocalRuns
 
 
 async def test_a_pod_whose_run_was_cancelled_while_the_cluster_was_away(
@@ -49,7 +50,7 @@ async def test_a_pod_whose_run_was_cancelled_while_the_cluster_was_away(
 
         with monkeypatch.context() as patched:
             patched.setattr("forge.engine.step_performing.StepPerformer.end_left", away)
-            await engine.cancel(run_id, actor="ana")
+            await LocalRuns(engine).command(run_id, "cancel", {}, actor="ana")
 
             async def over() -> bool:
                 return (await engine.run_state(run_id))[0].status in {"cancelled", "error", "failed"}

@@ -22,6 +22,7 @@ from forge.engine.engine import Engine
 from forge.engine.project import Project
 from forge.model.configs import KubernetesAccess
 from forge.model.plan import JobPlan, Plan, SecretReference, Source, StepPlan
+from forge.service.local_runs import LocalRuns
 
 FINAL = {"succeeded", "failed", "cancelled", "rejected", "error"}
 WORKER = """
@@ -183,7 +184,7 @@ async def test_cancelling_a_run_that_no_worker_tends_ends_its_pod_all_the_same(b
         run_id = await engine.start_run(Plan("test", (job,), Source("")), actor="ana")
         await work_until(engine, lambda: "begun" in bench.log(run_id, "build"))
         assert await bench.left()
-        await engine.cancel(run_id, actor="ana")
+        await LocalRuns(engine).command(run_id, "cancel", {}, actor="ana")
         assert (await finish(engine, run_id)).status == "cancelled"
     assert await bench.nothing_is_left()
 
@@ -196,7 +197,7 @@ async def test_cancelling_while_its_worker_works_ends_the_pod_before_the_run(ben
         async def cancel() -> None:
             while "begun" not in bench.log(run_id, "build"):
                 await asyncio.sleep(0.05)
-            await engine.cancel(run_id, actor="ana")
+            await LocalRuns(engine).command(run_id, "cancel", {}, actor="ana")
 
         _, state = await asyncio.gather(cancel(), finish(engine, run_id))
         pods, _ = await bench.cluster.objects(POD)

@@ -23,6 +23,7 @@ from forge.views.run import RunView
 
 if TYPE_CHECKING:
     from forge.service.base import Service
+    from forge.store.contract import StoredEvent
 
 
 def workforce_of(service: Service, subjects: Sequence[Subject], *, everything: bool) -> Workforce | None:
@@ -174,9 +175,10 @@ class Foreground:
         }
 
     async def _events(self, machine: str) -> list[Happening]:
-        stored = await self.service.records.events(machine, after=self._after[machine])
-        if stored:
-            self._after[machine] = stored[-1].seq
+        stored: list[StoredEvent] = []
+        while page := await self.service.records.events(machine, after=self._after[machine]):
+            self._after[machine] = page[-1].seq
+            stored += page
         return [Happening(one.machine, one.at, one.event.kind, one.event.message, one.event.data) for one in stored]
 
     async def _new_lines(self, *, final: bool) -> list[LogLine]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,7 +14,7 @@ from forge.adapters.artifacts.open import open_artifacts
 from forge.adapters.runners.process import ProcessRunner
 from forge.adapters.steps.base import PublishedArtifact
 from forge.core.pipeline.decide import new_run
-from forge.core.pipeline.state import RUN_FINAL, RunState
+from forge.core.pipeline.state import RunState
 from forge.engine.artifact_index import artifacts_of
 from forge.engine.environments import EnvironmentMachine
 from forge.engine.machine import MachineKind
@@ -104,45 +102,11 @@ class Engine:
         ordered = {job.name: state.jobs[job.name] for job in plan.jobs if job.name in state.jobs}
         return msgspec.structs.replace(state, jobs=ordered), plan
 
-    async def runs(self, limit: int = 50, *, statuses: tuple[str, ...] = ()) -> list[tuple[RunState, Plan]]:
-        """Return runs with their plans, newest first."""
-        records = await self.store.machines.newest(KIND, statuses=statuses, limit=limit)
-        return [await self.run_state(record.id) for record in records]
-
     async def unfinished(self) -> list[str]:
         """Return the ids of runs that are not final, oldest first."""
         open_statuses = ("queued", "running", "waiting")
         records = await self.store.machines.newest(KIND, statuses=open_statuses, limit=10_000)
         return [record.id for record in reversed(records)]
-
-    async def approve(
-        self, run: str, job: str = "", *, actor: str, comment: str = "", inputs: Mapping[str, Any] | None = None
-    ) -> int:
-        """Say yes at a gate; return the command's id. Whether it counts is decided by the run and told by its events.
-
-        `job` may be left out when one job waits. Raises UsageError for a run or job that does not exist.
-        """
-        payload = {"comment": comment, "inputs": dict(inputs or {})}
-        return await self._send(run, "approve", job, payload, actor)
-
-    async def reject(self, run: str, job: str = "", *, actor: str, comment: str = "") -> int:
-        """Say no at a gate: the job ends as rejected."""
-        return await self._send(run, "reject", job, {"comment": comment}, actor)
-
-    async def cancel(self, run: str, job: str = "", *, actor: str, comment: str = "", force: bool = False) -> int:
-        """Ask for the run, or one of its jobs, to stop. Steps that always run still do, unless `force`."""
-        return await self._send(run, "cancel", job, {"comment": comment, "force": force}, actor)
-
-    async def retry(self, run: str, *, actor: str) -> int:
-        """Do again what did not succeed and what depends on it. Raises UsageError for a run that is not final."""
-        state, _ = await self.run_state(run)
-        if state.status not in RUN_FINAL:
-            raise UsageError(
-                f"{run} is still {state.status}", hint=f"wait for it, or stop it with `forge cancel {run}`"
-            )
-        if state.status == "succeeded":
-            raise UsageError(f"every job of {run} succeeded; there is nothing to do again")
-        return await self.store.inbox.send(run, "retry", actor, {})
 
     async def work(
         self,
@@ -189,26 +153,6 @@ class Engine:
     async def artifacts_of(self, run: str) -> list[PublishedArtifact]:
         """Return what a run published, oldest first."""
         return await artifacts_of(self.store.documents, run)
-
-    def step_logs(self, state: RunState) -> list[tuple[str, int, str, Path]]:
-        """Return (job, attempt, step, path) of every log of the run that there is, in order of the jobs."""
-        found = []
-        for job in state.jobs.values():
-            for attempt in range(1, job.attempt + 1):
-                for step in job.steps:
-                    path = self.project.step_log(state.id, job.name, attempt, step)
-                    if path.exists():
-                        found.append((job.name, attempt, step, path))
-        return found
-
-    async def _send(self, run: str, kind: str, job: str, payload: dict[str, Any], actor: str) -> int:
-        state, plan = await self.run_state(run)
-        if job:
-            names = tuple(one.name for one in plan.jobs)
-            if job not in names:
-                raise UsageError(f"{state.id} has no job `{job}`", hint=did_you_mean(job, names))
-            payload = {**payload, "job": job}
-        return await self.store.inbox.send(run, kind, actor, payload)
 
     async def _unknown(self, run: str) -> UsageError:
         known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))

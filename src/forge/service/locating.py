@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from forge.core.release.state import EnvironmentState
 from forge.engine.environments import EnvironmentMachine
-from forge.engine.planning import load
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import ForgeError, UsageError
 from forge.model.plan import EnvironmentPlan
@@ -69,6 +68,8 @@ async def known_environments(engine: Engine) -> list[str]:
 
 def planned_environments(engine: Engine) -> tuple[EnvironmentPlan, ...]:
     """Return what the pipeline file says; nothing when it is wrong: what runs can be looked at all the same."""
+    from forge.engine.planning import load  # its schemas cost a sixth of a second, which most commands need not wait
+
     try:
         return load(engine.project).environments
     except ForgeError:

@@ -18,6 +18,9 @@ async def start(engine: Engine, parameters: Mapping[str, str], actor: str, *, ke
     from forge.adapters.source import snapshot
     from forge.engine.planning import load
 
+    known = await engine.store.machines.find("run", key) if key else None
+    if known is not None:  # what is in the folder by now is of no interest to it
+        return known
     load(engine.project, parameters)
     source = await snapshot(engine.project.root, engine.artifacts, engine.project.state / "scratch")
     return await engine.start_run(load(engine.project, parameters, source=source), actor=actor, key=key)

@@ -134,9 +134,9 @@ class Place:
                             break
                         if "slow/1#1" in self.executions() and not (state.cancel_requested or self.cancelled):
                             self.cancelled = True
-                            await person.cancel(run, actor="ben")
+                            await person.store.inbox.send(run, "cancel", "ben", {})
                         if state.status == "waiting" and not await person.store.inbox.of(run):
-                            await person.approve(run, actor="ben")
+                            await person.store.inbox.send(run, "approve", "ben", {})
                         await asyncio.sleep(0.002)
             finally:
                 if mortal.died.is_set():

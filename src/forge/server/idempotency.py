@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forge.model.errors import ForgeError
 from forge.server.database import metadata
+from forge.server.identity.guard import signed_in
 from forge.server.problems import Problem, answer
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Idempotency:
         body = await request.body()
         key, body_hash = _hash(_who(request), request.method, request.url.path, given), _hash(body)
         if (known := await self._begin(key, body_hash)) is not None:
+            await signed_in(request)  # a token may be revoked since
             await send({"type": "http.response.start", "status": known.status, "headers": known.headers})
             await send({"type": "http.response.body", "body": known.body})
             return

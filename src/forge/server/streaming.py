@@ -18,6 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from forge.model.errors import DependencyFailed
 from forge.server.problems import Problem
+from forge.store.clocks import steady
 from forge.store.contract import StoredEvent
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ QUEUE = 1000
 REPLAY = 1000
 RETRY_SECONDS = 1.0
 """How long a browser waits until it connects again, and how long until the log is read again after an error."""
+LONGEST_SECONDS = 3600.0
+"""Then a stream ends, and whoever watches comes back and is asked anew who he is."""
 _log = structlog.get_logger("forge.server")
 
 
@@ -188,9 +191,10 @@ async def _sent(site: Site, messages: AsyncIterator[ServerSentEvent]) -> AsyncGe
     site.viewers += 1
     closing = asyncio.create_task(site.closing.wait())
     coming: asyncio.Task[ServerSentEvent] | None = None
+    end = steady() + LONGEST_SECONDS
     try:
         yield f"retry: {int(RETRY_SECONDS * 1000)}\n\n".encode()
-        while True:
+        while steady() < end:
             coming = coming or asyncio.create_task(_next(messages))
             await asyncio.wait(
                 {coming, closing},

@@ -132,3 +132,11 @@ async def test_opening_a_site_twice_at_once_works(tmp_path):
     settings = read_settings(None, make_project(tmp_path / "shop"), environ={})
     async with open_site(settings) as one, open_site(settings) as other:
         assert list(one.projects) == list(other.projects) == ["shop"]
+
+
+async def test_who_is_not_let_in_any_more_gets_no_answer_from_before(site):
+    await site.post("/runs", {}, **keyed("k"))
+    again = await site.client.post(
+        "/api/v1/projects/shop/runs", json={}, headers={**keyed("k")["headers"], "x-test-name": ""}
+    )
+    assert again.status_code == 401

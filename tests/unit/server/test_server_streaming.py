@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from forge.model.decision import Event
+from forge.server import streaming
 from forge.server.streaming import QUEUE, ServerSentEvent
 from forge.store.contract import Claim, Write
 from serving.listening import listening, watching
@@ -151,6 +152,12 @@ class TestEvents:
         again = live.events(after=2)
         assert [(await anext(again)).seq for _ in range(QUEUE)] == list(range(3, QUEUE + 3))
         await again.aclose()
+
+    async def test_a_stream_ends_after_long_so_that_rights_are_looked_at_anew(self, site, monkeypatch):
+        monkeypatch.setattr(streaming, "LONGEST_SECONDS", 0.5)
+        async with watching(site.client, EVENTS) as messages:
+            with pytest.raises(StopAsyncIteration):
+                await messages.next(5)
 
     async def test_streams_end_with_the_server(self, site):
         async with watching(site.client, EVENTS) as messages:

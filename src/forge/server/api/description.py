@@ -14,7 +14,8 @@ TAGS = (
     ("environments", "Where versions run, and words to their releases."),
     ("releases", "Why a release went as it did."),
     ("records", "Events, decisions, and the proof that nobody changed them."),
-    ("identity", "Users, tokens and grants."),
+    ("velocity", "How fast and how safely projects are released."),
+    ("people", "Who you are, users, tokens and grants."),
     ("triggers", "Webhooks, schedules and secrets."),
     ("health", "For those who operate the server."),
 )

@@ -146,7 +146,7 @@ async def list_decisions(
 @router.get(
     "/audit/verify",
     summary="Check that nobody changed the record",
-    operation_id="verify_audit",
+    operation_id="verify_records",
     responses={**ERRORS, **gives(AuditView, "Both chains.")},
     response_class=Json,
 )

@@ -50,11 +50,13 @@ class FixedIdentity:
 
 
 @contextlib.asynccontextmanager
-async def asked(folder: Path, settings: Settings | None = None, **given: Any) -> AsyncIterator[Asked]:
+async def asked(
+    folder: Path, settings: Settings | None = None, tracer_provider: Any = None, **given: Any
+) -> AsyncIterator[Asked]:
     """Open a site of the project in a folder and ask its application."""
     chosen = settings or read_settings(None, folder, environ={}, **given)
     async with open_site(chosen) as site:
         site.identity = FixedIdentity()
-        transport = httpx2.ASGITransport(app=make_app(site))
+        transport = httpx2.ASGITransport(app=make_app(site, tracer_provider))
         async with httpx2.AsyncClient(transport=transport, base_url="http://forge.test", timeout=20) as client:
             yield Asked(site, client)

@@ -271,3 +271,13 @@ class TestTraces:
         with pytest.raises(UsageError) as caught:
             provider_from({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
         assert "forge-release[telemetry]" in caught.value.hint
+
+
+class TestSpansOfRequests:
+    async def test_a_request_is_a_span_named_by_its_route(self, tmp_path):
+        exporter, provider = exporting()
+        async with asked(make_project(tmp_path / "shop"), tracer_provider=provider) as site:
+            await site.get("/runs/run-9")
+        (span,) = [one for one in exporter.get_finished_spans() if "GET" in one.name]
+        assert span.name == "GET /api/v1/projects/{project}/runs/{run}"
+        assert span.attributes["http.response.status_code"] == 404

@@ -145,7 +145,7 @@ class Api:
             return
         if answer.is_redirect:
             raise UsageError(
-                f"{self.server} sends on to {answer.headers.get('location', 'nowhere')[:200]}",
+                f"{self.server} sends on to {_plain(answer.headers.get('location', 'nowhere'))[:200]}",
                 hint="the token goes to no other place than FORGE_SERVER; correct that",
             )
         await answer.aread()
@@ -158,8 +158,8 @@ class Api:
         except msgspec.MsgspecError:
             problem = Problem()
         status = answer.status_code
-        words = problem.detail[:LONGEST_DETAIL] or f"{self.server} answered with {status} {answer.reason_phrase}"
-        hint = problem.hint or None
+        words = _plain(problem.detail) or f"{self.server} answered with {status} {_plain(answer.reason_phrase)}"
+        hint = _plain(problem.hint) or None
         if status == 401:
             raise NotAllowed(words, hint=hint or "`forge login` keeps a token, or set FORGE_TOKEN")
         if status == 403:
@@ -172,7 +172,7 @@ class Api:
             if not problem.detail:
                 hint = f"is there a Forge at {self.server}?"
             fields = "; ".join(f"{one.get('at', '')}: {one.get('message', '')}" for one in problem.errors)
-            raise UsageError(f"{words}: {fields}" if fields else words, hint=hint)
+            raise UsageError(f"{words}: {_plain(fields)}" if fields else words, hint=hint)
         raise DependencyFailed(words, hint=hint or f"see the log of {self.server}")
 
     def _away(self, error: Exception) -> DependencyFailed:
@@ -203,6 +203,11 @@ def check_server(server: str) -> str:
     if url.scheme == "http" and url.host not in {"localhost", "127.0.0.1", "::1"}:
         raise UsageError(f"{server} would get the token in the clear", hint=f"https://{url.netloc.decode()} does not")
     return str(url)
+
+
+def _plain(text: str) -> str:
+    """Return words of a server without what would steer the terminal that they are shown on."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text[:LONGEST_DETAIL])
 
 
 def segment(name: str, *, safe: str = "") -> str:

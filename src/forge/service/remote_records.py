@@ -74,6 +74,7 @@ class RemoteRecords:
         while True:
             try:
                 async with self._api.events(f"{self._project}/events", _which(machine), after) as source:
+                    lost = time.monotonic()
                     async for message in source:
                         failures, lost = 0, time.monotonic()
                         if message.data and message.event == "message":

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from forge.model.diagnostics import did_you_mean
-from forge.model.errors import CorruptData, UsageError
+from forge.model.errors import CorruptData, DependencyFailed, UsageError
 from forge.model.plan import Plan
 from forge.service.base import Accepted, LogPart, Page
 from forge.service.commands import RUN_COMMANDS
@@ -96,12 +96,11 @@ class RemoteRuns:
         path = f"{self._of(run)}/jobs/{segment(job)}/attempts/{attempt}/steps/{segment(step)}/log"
         params = {"offset": offset, "limit": max(1, min(limit, MOST_BYTES))}
         answer = await self._api.read(path, params)
-        return LogPart(
-            data=answer.content,
-            offset=int(answer.headers["x-forge-log-offset"]),
-            size=int(answer.headers["x-forge-log-size"]),
-            ended=answer.headers["x-forge-log-ended"] == "true",
-        )
+        try:
+            begin, size = (int(answer.headers[f"x-forge-log-{name}"]) for name in ("offset", "size"))
+            return LogPart(answer.content, begin, size, answer.headers["x-forge-log-ended"] == "true")
+        except (KeyError, ValueError):
+            raise DependencyFailed(f"{self._api.server} does not answer with a log") from None
 
     def _of(self, run: str) -> str:
         return f"{self._path}/{segment(run)}"

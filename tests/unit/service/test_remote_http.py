@@ -150,6 +150,20 @@ class TestSafety:
         assert segment("test (3.11)?#%") == "test%20%283.11%29%3F%23%25"
         assert segment("dist/a b", safe="/") == "dist/a%20b"
 
+    async def test_a_servers_words_do_not_steer_the_terminal(self):
+        answers = Answers(problem(404, detail="no\x1b]0;evil\x07 run\x1b[2J", hint="a\x9b31m", errors=[]))
+        with pytest.raises(UsageError) as told:
+            await service(answers).runs.get("run-1")
+        assert told.value.message.startswith("no\ufffd]0;evil")
+        assert (told.value.message + str(told.value.hint)).isprintable()
+
+    async def test_a_log_that_is_none_is_told(self):
+        for headers in ({}, {"x-forge-log-offset": "x", "x-forge-log-size": "1", "x-forge-log-ended": "true"}):
+            with pytest.raises(DependencyFailed, match="log"):
+                await service(Answers(httpx2.Response(200, text="hello", headers=headers))).runs.log(
+                    "run-1", "j", 1, "s"
+                )
+
 
 class TestTryingAgain:
     @pytest.mark.parametrize(

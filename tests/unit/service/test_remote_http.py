@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import hashlib
+import ipaddress
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import msgspec
 import pytest
 import stamina
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from forge.model.decision import Event
 from forge.model.errors import (
@@ -304,3 +314,41 @@ class TestFollowing:
         assert await service(answers).records.refusal(Accepted("run-1", 3, 7)) == refusal
         assert answers.asked[0].url.path == "/api/v1/projects/shop/commands/run-1/3"
         assert answers.asked[0].url.params["after"] == "7"
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(100))
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "server.pem"))
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        evil = Api(f"https://127.0.0.1:{port}", "forge_secret")
+        try:
+            with pytest.raises(DependencyFailed, match=r"(?i)certificate"):
+                await who(evil)
+        finally:
+            await evil.close()
+    assert asked == []
+
+
+def self_signed(path: Path) -> Path:
+    """Write a key and a certificate of 127.0.0.1 that only its maker trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key(), serial_number=1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,8 +54,10 @@ class Workers:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._chore_tasks: list[asyncio.Task[None]] = []
         self._heart: asyncio.Task[None] | None = None
         self._engines: dict[str, Engine] = {}
+        self._chores: dict[str, Callable[[], Awaitable[None]]] = {}
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.ticks = TickMetrics()
         self.restarts = 0
@@ -72,6 +75,15 @@ class Workers:
             self._heart = asyncio.create_task(self._beat_on(), name="forge-heartbeat")
             for name in self._engines:
                 self._begin(name)
+            for name in self._chores:
+                self._begin_chore(name)
+
+    def also(self, name: str, chore: Callable[[], Awaitable[None]]) -> None:
+        """Do something for ever beside the projects, as schedules are kept, wherever this process works. Every worker
+        of a site does it, so it must stand others that do the same; after an error it begins anew."""
+        self._chores[name] = chore
+        if self._heart is not None:
+            self._begin_chore(name)
 
     def tend(self, name: str, engine: Engine) -> None:
         """Take a project in."""
@@ -90,6 +102,10 @@ class Workers:
 
     async def stop(self) -> None:
         """Leave all projects."""
+        for task in self._chore_tasks:
+            task.cancel()
+        await asyncio.gather(*self._chore_tasks, return_exceptions=True)
+        self._chore_tasks.clear()
         await asyncio.gather(*(self.leave(name) for name in tuple(self._engines)))
         if self._heart is not None:
             self._heart.cancel()
@@ -113,18 +129,27 @@ class Workers:
         return [one for one in await self.seen() if one.seen_at >= oldest]
 
     def _begin(self, name: str) -> None:
-        self._tasks[name] = asyncio.create_task(self._work(name, self._engines[name]), name=f"forge-work {name}")
+        engine = self._engines[name]
 
-    async def _work(self, name: str, engine: Engine) -> None:
-        """Work on a project until cancelled; an error that nobody expected ends one try only."""
+        async def work() -> None:
+            await engine.work(kinds=self.ticks.timed(engine.kinds()))
+
+        self._tasks[name] = asyncio.create_task(self._go_on(f"project {name}", work), name=f"forge-work {name}")
+
+    def _begin_chore(self, name: str) -> None:
+        chore = self._go_on(name, self._chores[name])
+        self._chore_tasks.append(asyncio.create_task(chore, name=f"forge-chore {name}"))
+
+    async def _go_on(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Work until cancelled; an error that nobody expected ends one try only."""
         while True:
             try:
-                await engine.work(kinds=self.ticks.timed(engine.kinds()))
+                await work()
             except asyncio.CancelledError:
                 raise
             except Exception:
                 self.restarts += 1
-                _log.exception("work on a project failed, and begins anew", project=name)
+                _log.exception("work failed, and begins anew", work=name)
             await asyncio.sleep(RESTART_SECONDS)
 
     async def _beat_on(self) -> None:

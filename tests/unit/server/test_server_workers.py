@@ -104,6 +104,33 @@ async def test_an_error_that_nobody_expected_ends_one_try_only(site, monkeypatch
     assert site.workers.restarts == 2
 
 
+async def test_chores_are_done_where_somebody_works_and_begin_anew_after_an_error(site, monkeypatch):
+    monkeypatch.setattr(workers, "RESTART_SECONDS", 0.02)
+    begun, ended = [], []
+
+    async def chore() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            raise ZeroDivisionError
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    site.workers.also("schedules", chore)
+    await asyncio.sleep(0.1)
+    assert begun == []  # this process does not work
+    await site.workers.start()
+    site.workers.also("late", chore)
+    deadline = time.monotonic() + 5
+    while len(begun) < 3:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert site.workers.restarts == 1
+    await site.workers.stop()
+    assert len(ended) == 2
+
+
 async def test_a_site_that_ends_leaves_its_machines_to_others(tmp_path):
     settings = read_settings(None, make_project(tmp_path / "shop"), environ={})
     async with open_site(settings) as site:

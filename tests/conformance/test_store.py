@@ -416,7 +416,11 @@ class TestInbox:
 
     async def test_the_same_key_is_accepted_once(self, store):
         machine, other = await create(store), await create(store)
+        assert await store.inbox.sent(machine, "click") is None
         first = await store.inbox.send(machine, "approve", "ada", {"n": 1}, key="click")
+        assert await store.inbox.sent(machine, "click") == first
+        assert await store.inbox.sent(other, "click") is None
+        assert await store.inbox.sent(machine, "") is None
         assert await store.inbox.send(machine, "approve", "ada", {"n": 2}, key="click") == first
         assert await store.inbox.send(other, "approve", "ada", {"n": 1}, key="click") != first
         assert [c.payload for c in await store.inbox.of(machine)] == [{"n": 1}]

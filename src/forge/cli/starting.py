@@ -1,4 +1,4 @@
-"""Starting a run: snapshot the source, resolve the plan, put it on disk; and going on in the background."""
+"""Going on with a run in the background, in a process of its own."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Engine:
         """Return a run and its pinned plan. Raises UsageError if there is no such run."""
         record = await self.store.machines.load(run)
         if record is None or record.kind != KIND:
-            raise await self._unknown(run)
+            raise await self.unknown(run)
         state = load_run(record)
         plan = await self.plans.get(state.plan_digest)
         ordered = {job.name: state.jobs[job.name] for job in plan.jobs if job.name in state.jobs}
@@ -154,7 +154,8 @@ class Engine:
         """Return what a run published, oldest first."""
         return await artifacts_of(self.store.documents, run)
 
-    async def _unknown(self, run: str) -> UsageError:
+    async def unknown(self, run: str) -> UsageError:
+        """Return the error for a run that does not exist, with the nearest that does."""
         known = tuple(record.id for record in await self.store.machines.newest(KIND, limit=20))
         return UsageError(f"there is no run `{run}`", hint=did_you_mean(run, known) or "`forge run` starts one")
 

@@ -27,8 +27,7 @@ async def find_run(engine: Engine, run: str) -> str:
     record = await engine.store.machines.load(run)
     if record is not None and record.kind == "run":
         return run
-    known = [record.id for record in await engine.store.machines.newest("run", limit=20)]
-    raise UsageError(f"there is no run `{run}`", hint=did_you_mean(run, known) or "`forge run` starts one")
+    raise await engine.unknown(run)
 
 
 async def find_machine(engine: Engine, name: str) -> str:

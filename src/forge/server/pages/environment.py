@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from forge.model.errors import UsageError
 from forge.server.identity.guard import needs, site_of
 from forge.server.identity.permissions import Permission, Principal
+from forge.server.pages.live import live_address
 from forge.server.pages.page_route import PageRoute
 from forge.server.pages.rendering import render
 from forge.server.problems import Problem, answered_with
@@ -46,12 +47,13 @@ async def environment_page(
 ) -> HTMLResponse:  # fmt: skip
     """Show an environment as it is this very moment."""
     site = site_of(request)
+    live = await live_address(site, project)
     with answered_with(404):
         view = await site.project(project).environments.get(environment, closely=True)
     return render(
         request, principal, "environment.html", project=project, view=view,
         buttons=buttons(principal, project, view, view.current), key=uuid.uuid4().hex,
-        live=f"/projects/{project}/live",
+        live=live,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Annotated
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
@@ -35,6 +36,13 @@ async def all_live(request: Request, reader: Annotated[Principal, Depends(signed
     site = site_of(request)
     names = [name for name in site.projects if reader.may(Permission.READ, name)]
     return stream(site, _merged(site, names))
+
+
+async def live_address(site: Site, project: str, machine: str = "") -> str:
+    """Return where a page hears of changes from now on. Ask for it before reading what the page shows: then nothing
+    that happens between the two is missed."""
+    after = await site.engine(project).store.log.count()
+    return f"/projects/{quote(project)}/live?{urlencode({'machine': machine, 'after': after})}"
 
 
 async def _changes(

@@ -15,6 +15,7 @@ from forge.model.errors import ForgeError, InvalidConfiguration
 from forge.server.api.rights import check_environments, environments_of_plan, somewhere
 from forge.server.identity.guard import needs, site_of
 from forge.server.identity.permissions import Permission, Principal
+from forge.server.pages.live import live_address
 from forge.server.pages.page_route import PageRoute
 from forge.server.pages.rendering import render
 from forge.server.paging import cursor_after, place_of
@@ -33,6 +34,7 @@ async def project_page(
     """List runs, newest first, and offer to start one."""
     site = site_of(request)
     service = site.project(project)
+    live = await live_address(site, project)
     with answered_with(400):
         statuses = (state,) if state in STATES else ()
         found = await service.runs.page(statuses=statuses, limit=PAGE, cursor=place_of(cursor))
@@ -41,7 +43,7 @@ async def project_page(
         request, principal, "project.html", project=project, rows=found.items, state=state, states=STATES,
         next=cursor_after(found.next), first=not cursor, parameters=parameters,
         diagnostics=diagnostics, problem=problem, key=uuid.uuid4().hex, why=_why(principal, project),
-        live=f"/projects/{project}/live" if not cursor else "",
+        live="" if cursor else live,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from forge.server.api.rights import environment_of_release
 from forge.server.identity.guard import needs, site_of
 from forge.server.identity.permissions import Permission, Principal
 from forge.server.pages.environment import buttons
+from forge.server.pages.live import live_address
 from forge.server.pages.page_route import PageRoute
 from forge.server.pages.rendering import render
 from forge.server.problems import Problem, answered_with
@@ -26,7 +27,7 @@ async def release_page(
 ) -> HTMLResponse:
     """Show a release."""
     site = site_of(request)
-    environments = site.project(project).environments
+    environments, live = site.project(project).environments, await live_address(site, project)
     with answered_with(404):
         environment = await environments.get(environment_of_release(release))
         shown = next((one for one in environment.releases if one.id == release), None)
@@ -37,5 +38,5 @@ async def release_page(
         request, principal, "release.html", project=project, view=environment, release=shown, story=story,
         buttons=buttons(principal, project, environment, shown), key=uuid.uuid4().hex,
         data=f"/api/v1/projects/{quote(project, safe='')}/releases/{quote(release, safe='')}/history",
-        live=f"/projects/{project}/live" if not shown.final else "",
+        live="" if shown.final else live,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from forge.server.api.rights import check_gate, check_run, somewhere
 from forge.server.identity.guard import needs, site_of
 from forge.server.identity.permissions import Permission, Principal
+from forge.server.pages.live import live_address
 from forge.server.pages.page_route import PageRoute
 from forge.server.pages.rendering import render
 from forge.server.problems import Problem, answered_with
@@ -52,6 +53,7 @@ async def run_page(
     """Show a run."""
     site = site_of(request)
     service = site.project(project)
+    live = await live_address(site, project, run)
     with answered_with(404):
         view = await service.runs.get(run)
     graph = layout({one.name: one.depends_on for one in view.jobs})
@@ -61,7 +63,7 @@ async def run_page(
     return render(
         request, principal, "run.html", project=project, run=view, graph=graph, shown=shown, artifacts=artifacts,
         jobs={one.name: one for one in view.jobs}, why=await _reasons(request, principal, project, view),
-        trouble=TROUBLE, key=uuid.uuid4().hex, live="" if view.final else f"/projects/{project}/live?machine={run}",
+        trouble=TROUBLE, key=uuid.uuid4().hex, live="" if view.final else live,
     )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ function table(title, history, lines, show) {
   summary.className = "small";
   const wrap = document.createElement("div");
   wrap.className = "scroll";
+  wrap.tabIndex = 0;
   const body = document.createElement("table");
   const add = (cells, kind) => {
     const row = body.insertRow();

@@ -66,7 +66,7 @@ function say(state, words) {
 if (body.dataset.live) {
   let wasAway = false;
   const source = new EventSource(body.dataset.live);
-  source.addEventListener("open", () => { say("live", "● live"); if (wasAway) later(); wasAway = false; });
+  source.addEventListener("open", () => { say("live", "● live"); if (wasAway || !body.dataset.live.includes("after=")) later(); wasAway = false; });
   source.addEventListener("changed", (event) => {
     document.dispatchEvent(new CustomEvent("forge:changed", { detail: event.data }));
     later();

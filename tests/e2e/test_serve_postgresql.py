@@ -86,7 +86,7 @@ async def test_one_is_killed_and_the_database_restarted(tmp_path, own_postgres_s
     assert exits == [0, 0]
     with psycopg.connect(url) as connection:
         schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'forge%'").fetchall()
-    assert {name for (name,) in schemas} == {"forge_server", "forge_busy"}
+    assert {name for (name,) in schemas} == {"forge_server", "forge_audit", "forge_busy"}
 
 
 async def all_events(service: LocalService):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import yaml
-from cluster.releases import SERVICE
 from playwright.sync_api import Page, expect
+
+from cluster.releases import SERVICE
 from serving.running import Server
 
 GATE = "Is it good enough for people?"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.shopping import Person, end_shop, make_shop
 from playwright.sync_api import Page, expect
+
+from browser.shopping import Person, end_shop, make_shop
 from serving.running import Server
 
 PHONE = {"width": 390, "height": 844}

@@ -7,7 +7,7 @@ CODE := src tests demo bench examples scripts
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test controlplane cluster check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
+.PHONY: help setup demo demo-stop test controlplane cluster check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
 	bench-adaptive-record picture lock clean
 
 help: ## Show this list
@@ -18,6 +18,9 @@ setup: ## Make .venv/ ready (the others do it by themselves)
 
 demo: setup ## Release a good and a bad version of a real service (never asks with FORGE_DEMO_YES=1)
 	@$(BIN)/python demo/run.py
+
+demo-stop: setup ## Stop the dashboard that the demo left open
+	@$(BIN)/python demo/dashboard.py stop
 
 test: setup controlplane ## Run every test
 	@command -v git >/dev/null || { echo 'error: the tests need git; on Debian and Ubuntu: apt install git' >&2; exit 1; }

@@ -2,7 +2,8 @@
 
 It does nothing that a person could not do: it changes files, runs the `forge` command, and sends requests
 to the environment's address. `FORGE_DEMO_YES=1`, or no terminal: never asks. `--keep` leaves production up.
-The last line of its output is one JSON object; it exits 0 only if everything came as it should.
+In the end the dashboard shows what happened. The last line of its output is one JSON object; it exits 0 only if
+everything came as it should.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dashboard
 from load import Load, Tally
 from rich.console import Console
 from rich.table import Table
@@ -214,6 +216,7 @@ def main() -> int:
     asks = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("FORGE_DEMO_YES", "") in {"", "0"}
     signal.signal(signal.SIGTERM, interrupted)
     shop, forge = Shop(folder), Forge(folder, asks=asks)
+    dashboard.stop(folder)
     end_what_runs(forge)
     shop.begin()
     try:
@@ -228,10 +231,23 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once begun, cleaning up is not to be interrupted
         if not keep:
             end_what_runs(forge)
+    show_dashboard(folder)
     if keep:
         tell(f"The environments are still up: `cd {os.path.relpath(folder)}`, then `forge env list`.")
     print(json.dumps(result), flush=True)
     return 0
+
+
+def show_dashboard(folder: Path) -> None:
+    """Serve the dashboard on the demo's history, and say how to stop it."""
+    try:
+        told = dashboard.start(folder)
+    except OSError as problem:  # the demo has shown what it promised all the same
+        sys.stderr.write(f"warning: {problem}\n")
+        return
+    tell(
+        f"[bold]Look at it[/] {told['link']}  (logs one browser in; it stops by itself in an hour, or: make demo-stop)"
+    )
 
 
 def end_what_runs(forge: Forge) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -31,6 +33,26 @@ def test_the_demo_promotes_the_good_version_and_takes_the_bad_one_back(tmp_path)
     assert told["failed_requests"] == told["bad_release_failed_requests_seen_by_clients"], "nobody else failed"
     # A request may be under way while one side counts, so the two counts may differ by a few.
     assert abs(told["bad_release_failed_requests"] - told["failed_requests"]) <= 5
+    check_the_dashboard(tmp_path / "shop", done.stdout)
+
+
+def check_the_dashboard(shop, output):
+    """It is open, shows what happened to whoever follows the link, and ends when told to."""
+    link = re.search(r"http://127\.0\.0\.1:\d+/login\?link=\S+", output)
+    assert link, output
+    base, _, secret = link[0].partition("/login?link=")
+    try:
+        with httpx2.Client(base_url=base, follow_redirects=True, trust_env=False, timeout=20) as browser:
+            home = browser.post("/login", data={"link": secret}).raise_for_status().text
+            assert "1.2.0 rolled back" in home
+            assert "evidence" in browser.get("/projects/shop/releases/production-3").raise_for_status().text
+    finally:
+        stopped = subprocess.run(
+            [sys.executable, str(ROOT / "demo" / "dashboard.py"), "stop", str(shop)], capture_output=True, text=True
+        )
+    assert stopped.stdout == "the dashboard is stopped\n"
+    left = [one.info for one in psutil.process_iter(["pid", "cmdline"]) if str(shop) in str(one.info["cmdline"])]
+    assert left == []
 
 
 @pytest.mark.long

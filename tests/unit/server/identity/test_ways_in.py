@@ -125,6 +125,25 @@ async def test_a_narrow_token_does_no_more_and_makes_no_wider_one(house) -> None
     assert login.status_code == 401, "a session would have all rights"
 
 
+@pytest.mark.parametrize("asked", [{"role": "admin"}, {"role": "admin", "project": "shop"}, {"role": "runner"}])
+async def test_a_narrow_token_that_asks_for_more_by_name_gets_no_more(house, asked) -> None:
+    narrow = await house.client("ann", ADMIN, scopes=(Grant(Role.VIEWER, "shop"),))
+    made = await narrow.post("/api/v1/tokens", json={"label": "wide?", "scopes": [asked]})
+    assert made.status_code == 201
+    assert made.json()["token"]["scopes"] == [{"role": "viewer", "project": "shop", "environment": "*"}]
+    wide = house.browser(Authorization=f"Bearer {made.json()['secret']}")
+    assert (await wide.post("/api/v1/projects/shop/runs", json={})).status_code == 403
+    assert (await wide.get("/api/v1/users")).status_code == 403
+
+
+async def test_a_token_that_may_nothing_makes_none_that_may_everything(house) -> None:
+    elsewhere = await house.client("ann", ADMIN, scopes=(Grant(Role.VIEWER, "shop"),))
+    body = {"label": "x", "scopes": [{"role": "admin", "project": "other"}]}
+    assert (await elsewhere.post("/api/v1/tokens", json=body)).status_code == 403
+    bob = await house.client("bob", Grant(Role.VIEWER, "a"), scopes=(Grant(Role.VIEWER, "b"),))
+    assert (await bob.post("/api/v1/tokens", json={"label": "x"})).status_code == 403
+
+
 async def test_guessing_is_slowed_down_by_address(house) -> None:
     for _ in range(MOST):
         assert (await house.browser(Authorization="Bearer forge_wrong").get("/api/v1/me")).status_code == 401

@@ -13,7 +13,7 @@ SECTIONS = (
     ("Describe", ("init", "import", "lint", "plan", "graph", "schema", "simulate", "analyse", "backtest")),
     ("Run", ("run", "runs", "status", "logs", "approve", "reject", "cancel", "retry", "resume", "artifacts")),
     ("Release", ("release", "rollback", "explain", "env", "signals", "grafana")),
-    ("For a team", ("serve", "worker", "login", "logout", "whoami")),
+    ("For a team", ("serve", "worker", "user", "token", "login", "logout", "whoami")),
     ("Forge itself", ("doctor", "audit", "completion", "version", "help")),
 )
 

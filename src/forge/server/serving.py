@@ -109,12 +109,11 @@ async def work(settings: Settings, announce: Callable[[Started], None]) -> None:
 async def refuse_open_house(site: Site) -> None:
     """Raise UsageError when others could reach the server and nobody could log in, or everybody would be let in."""
     settings = site.settings
-    if settings.loopback or settings.oidc is not None or await site.identity.configured():
+    if settings.loopback or await site.identity.configured():
         return
     raise UsageError(
         f"{settings.host} can be reached by others, and no authentication is configured",
-        hint="configure `oidc:` in forge-server.yaml, or make a user or a token first: `forge user add`, "
-        "`forge token add`; or serve on 127.0.0.1",
+        hint="make a user and a token first: `forge user add`, `forge token add`; or serve on 127.0.0.1",
     )
 
 

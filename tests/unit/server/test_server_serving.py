@@ -52,10 +52,11 @@ class TestOpenHouse:
             with pytest.raises(UsageError, match="no authentication is configured"):
                 await refuse_open_house(site)
 
-    async def test_with_a_provider_they_are_let_in(self, tmp_path):
+    async def test_a_provider_that_cannot_be_asked_is_refused(self, tmp_path):
         oidc = {"issuer": "https://login.example.com", "client_id": "forge"}
-        async with open_site(settings_of(tmp_path, host="0.0.0.0", oidc=oidc)) as site:
-            await refuse_open_house(site)
+        with pytest.raises(UsageError, match="cannot log anybody in by an OpenID provider"):
+            async with open_site(settings_of(tmp_path, host="0.0.0.0", oidc=oidc)):
+                pass
 
     async def test_with_a_user_they_are_let_in(self, tmp_path):
         async with open_site(settings_of(tmp_path, host="0.0.0.0")) as site:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from forge.model.errors import UsageError
 from forge.server.identity.attempts import Attempts
 from forge.server.identity.audit import Audit, open_audit
 from forge.server.identity.people import People, User
@@ -101,6 +102,17 @@ class Identity:
         return await self.principal(user, token=token)
 
 
+def scopes_within(principal: Principal, asked: tuple[Grant, ...]) -> tuple[Grant, ...]:
+    """Return the scopes of a token that somebody makes: a token makes none that may do more than itself, whatever it
+    asks for. Raises Problem (403) when nothing is left, as no scopes stand for everything that the owner may."""
+    if principal.kind != "token":
+        return asked
+    scopes = narrowed(principal.grants, asked) if asked else principal.grants
+    if not scopes:
+        raise Problem(403, "this token may do nothing of what the new one is to do")
+    return scopes
+
+
 def narrowed(granted: tuple[Grant, ...], scopes: tuple[Grant, ...]) -> tuple[Grant, ...]:
     """Return what both give: of every grant and scope the narrower place, with the roles whose permissions both have."""
     both: list[Grant] = []
@@ -163,6 +175,12 @@ def local_name() -> str:
 
 @asynccontextmanager
 async def open_identity(site: Site) -> AsyncIterator[Identity]:
-    """Open the site's knowledge of people."""
+    """Open the site's knowledge of people. Raises UsageError for `oidc:`, which this version cannot do: a login page
+    with a way in that leads nowhere would be worse than none."""
+    if site.settings.oidc is not None:
+        raise UsageError(
+            "`oidc:` is set, but this version cannot log anybody in by an OpenID provider yet",
+            hint="take `oidc:` out of forge-server.yaml; people log in by tokens (docs/server-access.md)",
+        )
     async with open_audit(site.settings, site.database) as audit:
         yield Identity(site, audit)

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from forge.server.api.answers import ERRORS, PREFIX, WRITE_ERRORS, Json, gives, gives_page
 from forge.server.identity import login
 from forge.server.identity.guard import SITE, needs, signed_in
-from forge.server.identity.identity import narrowed
+from forge.server.identity.identity import scopes_within
 from forge.server.identity.people import HeldGrant, User
 from forge.server.identity.permissions import Grant, Permission, Principal, Role
 from forge.server.identity.tokens import Token
 from forge.server.paging import Cursor, Limit, number_of, page
-from forge.server.problems import Problem, answered_with
+from forge.server.problems import answered_with
 from forge.server.site import Site
 from forge.store.contract import StoredEvent
 
@@ -92,11 +92,8 @@ async def list_tokens(site: TheSite, principal: Anybody) -> Json:
              response_class=Json)  # fmt: skip
 async def make_token(site: TheSite, principal: Anybody, body: NewToken) -> Json:
     """Make a token."""
-    now, scopes = site.clock(), tuple(scope.grant() for scope in body.scopes)
-    if principal.kind == "token":  # a narrow token cannot make a wide one, whatever it asks for
-        scopes = narrowed(principal.grants, scopes) if scopes else principal.grants
-        if not scopes:  # none at all would stand for everything that its owner may
-            raise Problem(403, "this token may do nothing of what the new one is to do")
+    now = site.clock()
+    scopes = scopes_within(principal, tuple(scope.grant() for scope in body.scopes))
     token, secret = await site.identity.tokens.make(
         principal.name, body.label, now=now, scopes=scopes, groups=principal.groups,
         expires_at=now + body.days * ONE_DAY,

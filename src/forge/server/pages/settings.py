@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 
 from forge.server.identity.guard import needs, signed_in, site_of
+from forge.server.identity.identity import scopes_within
 from forge.server.identity.people import User
 from forge.server.identity.permissions import Grant, Permission, Principal, Role
 from forge.server.pages.page_route import PageRoute
@@ -37,7 +38,7 @@ async def make_token(request: Request, principal: Anybody) -> Response:
     if not days.isdigit() or not 1 <= int(days) <= 3660:
         raise Problem(400, "a token is good for 1 to 3660 days")
     role = str(form.get("role", ""))
-    scopes = (Grant(Role(role)),) if role in set(Role) else ()
+    scopes = scopes_within(principal, (Grant(Role(role)),) if role in set(Role) else ())
     now = site.clock()
     token, secret = await site.identity.tokens.make(
         principal.name, label, now=now, scopes=scopes, groups=principal.groups, expires_at=now + int(days) * ONE_DAY

@@ -136,6 +136,14 @@ async def test_a_narrow_token_that_asks_for_more_by_name_gets_no_more(house, ask
     assert (await wide.get("/api/v1/users")).status_code == 403
 
 
+async def test_the_settings_page_makes_a_narrow_token_no_wider(house) -> None:
+    narrow = await house.client("ann", ADMIN, scopes=(Grant(Role.VIEWER, "shop"),))
+    page = await narrow.post("/settings/tokens", data={"label": "wide?", "days": "1", "role": "admin"})
+    assert page.status_code == 200
+    made = [token for token in await house.site.identity.tokens.of("ann") if token.label == "wide?"]
+    assert [token.scopes for token in made] == [(Grant(Role.VIEWER, "shop"),)]
+
+
 async def test_a_token_that_may_nothing_makes_none_that_may_everything(house) -> None:
     elsewhere = await house.client("ann", ADMIN, scopes=(Grant(Role.VIEWER, "shop"),))
     body = {"label": "x", "scopes": [{"role": "admin", "project": "other"}]}

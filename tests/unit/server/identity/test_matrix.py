@@ -43,6 +43,17 @@ def address(path: str) -> str:
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: names.get(match[1], "1"), path)
 
 
+async def let_in_no_more(house: Any) -> dict[str, Any]:
+    """Return clients of admins whose tokens were good once."""
+    expired = await house.client("late", Grant(Role.ADMIN), expires_at=house.now)
+    revoked = await house.client("gone", Grant(Role.ADMIN))
+    (token,) = await house.site.identity.tokens.of("gone")
+    await house.site.identity.tokens.revoke(token.id)
+    disabled = await house.client("off", Grant(Role.ADMIN))
+    await house.person("off", disabled=True)
+    return {"expired": expired, "revoked": revoked, "disabled": disabled}
+
+
 ALL = sorted(set(routes()))
 
 
@@ -61,6 +72,8 @@ async def test_who_is_let_in(house: Any, method: str, path: str) -> None:
         assert stranger.status_code in {303, 401}
     forged = house.browser(Authorization="Bearer forge_" + "x" * 43)
     assert (await forged.request(method, where)).status_code in {401, 303, 405}
+    for kind, client in (await let_in_no_more(house)).items():
+        assert (await client.request(method, where)).status_code in {401, 303, 405}, kind
     seen = {}
     for number, (role, grants) in enumerate(ROLES.items()):
         client = await house.client(f"p{number}", *grants)

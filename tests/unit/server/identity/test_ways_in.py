@@ -152,6 +152,19 @@ async def test_a_token_that_may_nothing_makes_none_that_may_everything(house) ->
     assert (await bob.post("/api/v1/tokens", json={"label": "x"})).status_code == 403
 
 
+async def test_two_tokens_of_one_person_are_one_person_on_record(house) -> None:
+    starts = await house.client("ann", ADMIN)
+    stops = house.browser(Authorization=f"Bearer {await house.token('ann')}")
+    started = await starts.post("/api/v1/projects/shop/runs", json={})
+    assert started.status_code in {201, 202}, started.text
+    service = house.site.project("shop")
+    (run,) = [row.id for row in (await service.runs.page()).items]
+    assert (await service.runs.get(run)).actor == "ann"
+    assert (await stops.post(f"/api/v1/projects/shop/runs/{run}/cancel", json={})).status_code == 202
+    waiting = await service.records.waiting(run)
+    assert [(one.kind, one.actor) for one in waiting if one.kind == "cancel"] == [("cancel", "ann")]
+
+
 async def test_guessing_is_slowed_down_by_address(house) -> None:
     for _ in range(MOST):
         assert (await house.browser(Authorization="Bearer forge_wrong").get("/api/v1/me")).status_code == 401

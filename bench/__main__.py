@@ -13,6 +13,7 @@ PARTS = {
     "start": "bench.start",
     "jobs": "bench.many_jobs",
     "queue": "bench.many_runs",
+    "dashboard": "bench.dashboard",
     "target": "bench.local_target",
     "scale": "bench.scale",
     "false-alarms": "bench.false_alarms",

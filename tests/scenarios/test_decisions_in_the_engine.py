@@ -17,7 +17,7 @@ from forge.cli.main import run_command
 from forge.engine.recording import read, rules
 from forge.engine.records import replay_all, stored_decisions
 from forge.model.errors import CorruptData, DependencyFailed, UsageError
-from forge.service.stories import explanation_of
+from forge.service.stories import explanation_of, history_of
 
 
 @pytest.fixture
@@ -69,6 +69,24 @@ async def test_a_release_is_verified_made_again_and_told(store_url: str, tmp_pat
     assert "estimate" in story.counterfactual.words
     assert (good.status, good.counterfactual, good.rolled_back_to) == ("promoted", None, "")
     assert [step.weight for step in good.steps][:2] == [1000, 5000]
+
+
+async def test_a_story_that_an_earlier_forge_recorded_can_still_be_told(
+    store_url: str, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer Forge's states have more fields, so that their digests are others than those on record."""
+    async with Forge(store_url, tmp_path, world) as forge:
+        await forge.released("1.0")
+        await forge.released("1.1")
+        monkeypatch.setattr("forge.service.stories.rules", lambda: "newer")
+        monkeypatch.setattr("forge.core.release.replay.state_digest", lambda _state: "another")
+        story = await explanation_of(forge.store, "production-2")
+        history = await history_of(forge.store, "production-2")
+    assert story.status == "promoted"
+    assert story.decisions > 3
+    assert history.complete
+    assert {point.verdict for point in history.points} >= {"promote"}
+    assert history.versions[:2] == ("1.0", "1.1")
 
 
 async def test_what_another_worker_carries_on_is_one_record(tmp_path: Path, world: World) -> None:

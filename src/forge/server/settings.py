@@ -72,8 +72,6 @@ class Settings(Section):
     """How people reach the server, when that is not http://HOST:PORT."""
     projects: dict[str, ProjectSettings] = {}
     oidc: OidcSettings | None = None
-    secrets_key_file: str = ""
-    """A file with the key that secrets are encrypted with; FORGE_SERVER_SECRETS_KEY instead of it."""
     work: bool = True
     """Whether this server is a worker too."""
     max_parallel: int = Field(default=4, ge=1, le=1000)
@@ -233,14 +231,7 @@ def _settled(settings: Settings, base: Path, folder: Path, *, named: bool) -> Se
     if not projects and (own := _own_project(folder)) is not None:
         projects[_name_of(own)] = ProjectSettings(path=str(own.root))
         state = state if named else own.state / "server"
-    key = settings.secrets_key_file
-    return settings.model_copy(
-        update={
-            "projects": projects,
-            "state": state,
-            "secrets_key_file": str(base / Path(key).expanduser()) if key else "",
-        }
-    )
+    return settings.model_copy(update={"projects": projects, "state": state})
 
 
 def _folder(path: Path, name: str) -> Path:

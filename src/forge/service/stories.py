@@ -7,6 +7,7 @@ import time
 
 from forge.core.release.replay import trace
 from forge.engine.environments import KIND, EnvironmentMachine
+from forge.engine.recording import rules
 from forge.engine.records import segments, stored_decisions
 from forge.model.diagnostics import did_you_mean
 from forge.model.errors import UsageError
@@ -45,14 +46,14 @@ async def history_of(store: Store, release: str) -> ReleaseHistory:
     known = EnvironmentMachine.load(record).releases.get(release)
     span = (known.created_at, known.finished_at) if known is not None else (None, None)
     stored = await stored_decisions(store, machine)
-    found = await asyncio.to_thread(lambda: history(release, trace(segments(_around(stored, span)))))
+    found = await asyncio.to_thread(lambda: history(release, trace(segments(_around(stored, span)), rules())))
     if found is None:
         raise UsageError(f"nothing of `{release}` is on record", hint=await _hint(store, release))
     return found
 
 
 def _narrate(release: str, stored: list[StoredDecision], span: tuple[float | None, float | None]) -> Explanation | None:
-    return narrate(release, trace(segments(_around(stored, span))), time.time())
+    return narrate(release, trace(segments(_around(stored, span)), rules()), time.time())
 
 
 def _around(stored: list[StoredDecision], span: tuple[float | None, float | None]) -> list[StoredDecision]:

@@ -23,7 +23,8 @@ MONDAY = 4 * 86400.0
 class Change(msgspec.Struct, frozen=True):
     """A release that is over. Times are seconds since the epoch; `state`: promoted, rolled_back, failed, aborted.
 
-    `restored_at`: when a failed one carried nothing any more. `committed_at` and `commits` come from Git, None: not
+    `failed_at`: when one that had been promoted was told to go back, None: it was bad from its start; `restored_at`: when
+    a failed one carried nothing any more. `committed_at` and `commits` come from Git, None: not
     known. `excess`: failed requests above what stable would have failed.
     """
 
@@ -34,6 +35,7 @@ class Change(msgspec.Struct, frozen=True):
     started_at: float
     ended_at: float
     run: str = ""
+    failed_at: float | None = None
     restored_at: float | None = None
     requests: int = 0
     failed_requests: int = 0
@@ -87,9 +89,12 @@ def changes_of(events: Iterable[StoredEvent]) -> list[Change]:
     begun: dict[str, tuple[float, str, str]] = {}
     ended: dict[str, Change] = {}
     order: list[str] = []
+    going_back = 0.0
     for stored in events:
         event, data = stored.event, stored.event.data
         release = str(data.get("release", ""))
+        if event.kind == "rollback_started":
+            going_back = stored.at
         if event.kind == "release_accepted":
             begun[release] = (stored.at, str(data.get("version", "")), str(data.get("run", "")))
         elif event.kind in {"release_promoted", "release_rolled_back", "release_failed", "release_aborted"}:
@@ -97,8 +102,11 @@ def changes_of(events: Iterable[StoredEvent]) -> list[Change]:
                 continue  # going back is no change of its own
             at, version, run = begun[release]
             known = ended.get(release)
-            if known is not None and event.kind == "release_rolled_back":  # after its promotion
-                ended[release] = msgspec.structs.replace(known, state="rolled_back", restored_at=stored.at)
+            if known is not None:
+                if known.state == "promoted" and event.kind == "release_rolled_back":
+                    ended[release] = msgspec.structs.replace(
+                        known, state="rolled_back", failed_at=going_back or stored.at, restored_at=stored.at
+                    )
                 continue
             state = event.kind.removeprefix("release_")
             ended[release] = Change(
@@ -118,7 +126,11 @@ def measure(changes: Sequence[Change], seconds: float) -> Measures:
     failed = [change for change in changes if change.failed]
     judged = len([change for change in changes if change.state == "promoted" or change.failed])
     leads = [change.ended_at - change.committed_at for change in deployed if change.committed_at is not None]
-    restored = [change.restored_at - change.started_at for change in failed if change.restored_at is not None]
+    restored = [
+        change.restored_at - (change.failed_at or change.started_at)
+        for change in failed
+        if change.restored_at is not None
+    ]
     batches = [change.commits for change in deployed if change.commits is not None]
     return Measures(
         deployments=len(deployed),

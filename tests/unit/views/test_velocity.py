@@ -26,12 +26,13 @@ def test_releases_are_read_from_the_log_with_how_they_ended() -> None:
         (6, "release_accepted", "p-2"), (9, "release_rolled_back", "p-2"),
         (10, "release_accepted", "p-3"), (11, "release_aborted", "p-3"),
         (12, "release_accepted", "p-4"), (20, "release_promoted", "p-4"),
-        (30, "release_promoted", "p-5"), (31, "release_rolled_back", "p-4"),
+        (28, "rollback_started", "p-5"), (30, "release_promoted", "p-5"), (31, "release_rolled_back", "p-4"),
+        (32, "release_rolled_back", "p-3"),
     ))  # fmt: skip
     assert [(one.release, one.state, one.restored_at) for one in found] == [
         ("p-1", "promoted", None), ("p-2", "rolled_back", 9.0), ("p-3", "aborted", None), ("p-4", "rolled_back", 31.0),
     ]  # fmt: skip
-    assert found[3].ended_at == 20
+    assert (found[3].ended_at, found[3].failed_at) == (20, 28)
 
 
 def change(state: str = "promoted", at: float = 100.0, **more: float) -> Change:

@@ -16,7 +16,6 @@ TAGS = (
     ("records", "Events, decisions, and the proof that nobody changed them."),
     ("velocity", "How fast and how safely projects are released."),
     ("people", "Who you are, users, tokens and grants."),
-    ("triggers", "Webhooks, schedules and secrets."),
     ("health", "For those who operate the server."),
 )
 ABOUT = """Everything that the command line does, for programs.

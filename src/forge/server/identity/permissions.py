@@ -17,7 +17,7 @@ class Permission(StrEnum):
     APPROVE = "approve"
     """Say yes and no at gates."""
     ADMIN = "admin"
-    """Users, tokens of others, grants, secrets, hooks, schedules, projects."""
+    """Users, tokens of others, grants, the trail of acts."""
 
 
 class Role(StrEnum):

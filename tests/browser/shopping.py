@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 from cluster.releases import SERVICE
 from serving.running import Server
 
+WRONG = "another environment"
+"""What somebody types who is not sure which environment it is."""
 GATE = "Is it good enough for people?"
 
 
@@ -33,7 +35,8 @@ def make_shop(folder: Path, lines: int = 30) -> Path:
     canary = {"steps": [{"weight": "20%"}, {"pause": "until_resumed"}]}
     build = (
         f'i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo "part $i of {lines}"; done\n'
-        r'printf "\033[31mred alert\033[0m <b>not bold</b>\n"' + "\nsleep 1; echo the last part\n"
+        r'printf "\033[31mred alert\033[0m <b>not bold</b>\n"' + "\n"
+        r'printf "\033]0;title\007after a title\n\033[?25la hidden cursor\n"' + "\nsleep 1; echo the last part\n"
     )
     deploy = {"environment": "production", "version": "${{ params.version }}", "strategy": {"canary": canary},
               "target": {"env": env}}  # fmt: skip
@@ -87,7 +90,7 @@ class Person:
         expect(self.page.get_by_text("release waits for a person")).to_be_visible(timeout=30_000)
         expect(self.page.get_by_text(GATE).first).to_be_visible()
         self.page.get_by_label("Comment").fill(comment)
-        self.page.get_by_role("button", name="Approve").click()
+        self.press("Approve")
 
     def press(self, button: str, *, type_: str = "") -> None:
         """Press a button that asks, and mean it."""
@@ -96,7 +99,12 @@ class Person:
         expect(dialog).to_be_visible()
         if type_:
             dialog.locator("input").fill(type_)
-        dialog.get_by_role("button", name="Yes").click()
+        yes = dialog.get_by_role("button", name="Yes")
+        if type_ == WRONG:
+            yes.click()
+            return
+        with self.page.expect_navigation():
+            yes.click()
 
     def expect_state(self, words: str, seconds: float = 40) -> None:
         """Wait until the page's heading has this state."""

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from browser.shopping import Person, end_shop, make_shop
+from browser.shopping import WRONG, Person, end_shop, make_shop
 from serving.running import Server
 
 PHONE = {"width": 390, "height": 844}
@@ -39,6 +39,9 @@ def test_from_the_login_to_the_rollback(person: Person) -> None:
     expect(page.locator("#live-state")).to_have_text("● live")
     expect(page.locator(".log .line", has_text="the last part")).to_be_visible(timeout=20_000)
     person.approve("fine by me")
+    expect(page.locator(".log .line", has_text="production-1: 1.0")).not_to_have_count(
+        0
+    )  # that of the step that runs now
     # A first version has nothing beside it, so its canary has nothing to wait for.
     person.expect_state("succeeded")
     expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
@@ -60,7 +63,7 @@ def test_from_the_login_to_the_rollback(person: Person) -> None:
     person.expect_state("succeeded")
 
     person.go("/projects/shop/environments/production")
-    person.press("Roll back", type_="staging")
+    person.press("Roll back", type_=WRONG)
     expect(page.locator("dialog#confirm")).to_be_hidden()
     expect(page.get_by_role("row", name=re.compile(r"1\.1 stable"))).to_be_visible()
     person.press("Roll back", type_="production")
@@ -105,6 +108,8 @@ def test_a_log_of_a_hundred_thousand_lines_stays_smooth(page: Page, tmp_path: Pa
         red = page.locator(".log .line", has_text="red alert")
         expect(red.locator(".c1")).to_have_text("red alert")
         assert "<b>not bold</b>" in red.inner_text()
+        expect(page.locator(".log .line", has_text="after a title")).to_be_visible()
+        expect(page.locator(".log .line", has_text="a hidden cursor")).to_be_visible()
         page.get_by_placeholder("Search").fill("part 54321 ")
         expect(page.get_by_text("1 lines")).to_be_visible()
         page.get_by_role("button", name="Next").click()
@@ -113,7 +118,7 @@ def test_a_log_of_a_hundred_thousand_lines_stays_smooth(page: Page, tmp_path: Pa
         expect(page.locator(".log .line.here")).to_contain_text("part 99999 of", timeout=20_000)
         with page.expect_download() as download:
             page.get_by_role("link", name="Download").click()
-        assert download.value.path().read_text().count("\n") == 100_002
+        assert download.value.path().read_text().count("\n") == 100_004
     finally:
         server.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from forge.engine.engine import Engine
 from forge.server.api.rights import check_gate, check_run, somewhere
 from forge.server.identity.guard import needs, site_of
 from forge.server.identity.permissions import Permission, Principal
@@ -30,7 +32,8 @@ class Reasons(NamedTuple):
 
     cancel: str
     retry: str
-    vote: str
+    votes: dict[str, str]
+    """By the name of each job at a gate."""
 
 
 class ShownLog(NamedTuple):
@@ -42,6 +45,8 @@ class ShownLog(NamedTuple):
     url: str
     ended: bool
     tail: str
+    key: str
+    """Another one for each log, so that a live page changes over when another step begins."""
 
 
 @router.get("/projects/{project}/runs/{run}")
@@ -98,20 +103,32 @@ async def run_command(
 
 async def _reasons(request: Request, principal: Principal, project: str, view: RunView) -> Reasons:
     engine = site_of(request).engine(project)
-    may_run = may_vote = ""
+    may_run = ""
     try:
         await check_run(principal, Permission.RUN, engine, project, view.id)
     except Problem as problem:
         may_run = problem.detail
-    try:
-        await check_gate(principal, engine, project, view, "")
-    except Problem as problem:
-        may_vote = problem.detail
+    votes = {job.name: await _why_no_vote(principal, engine, project, view, job) for job in view.waiting_jobs()}
     over = f"it is over: {view.state}" if view.final else ""
     retry = "" if view.final else "it is not over yet"
     if view.state == "succeeded":
         retry = "every job succeeded"
-    return Reasons(over or may_run, retry or may_run, may_vote)
+    return Reasons(over or may_run, retry or may_run, votes)
+
+
+async def _why_no_vote(principal: Principal, engine: Engine, project: str, view: RunView, job: JobView) -> str:
+    try:
+        await check_gate(principal, engine, project, view, job.name)
+    except Problem as problem:
+        return problem.detail
+    gate = job.gate
+    if gate is not None and not gate.allow_self and view.actor == principal.name:
+        return "you started it: somebody else has to say yes"
+    if gate is not None and gate.approvers and principal.name not in gate.approvers:
+        return f"asked are {', '.join(gate.approvers)}"
+    if gate is not None and principal.name in gate.given:
+        return "you said yes already"
+    return ""
 
 
 async def _log(request: Request, project: str, view: RunView, job: str, step: str, attempt: int) -> ShownLog | None:
@@ -127,7 +144,8 @@ async def _log(request: Request, project: str, view: RunView, job: str, step: st
         )  # fmt: skip
     where = "/".join(quote(name, safe="") for name in ("projects", project, "runs", view.id, "jobs", its_job.name))
     url = f"/api/v1/{where}/attempts/{number}/steps/{quote(its_step.id, safe='')}/log"
-    return ShownLog(its_job, number, its_step, url, part.ended, part.data.decode("utf-8", "replace"))
+    key = "log-" + hashlib.blake2b(url.encode(), digest_size=6).hexdigest()
+    return ShownLog(its_job, number, its_step, url, part.ended, part.data.decode("utf-8", "replace"), key)
 
 
 def _chosen(view: RunView, job: str, step: str) -> tuple[JobView, StepView] | None:

@@ -50,18 +50,17 @@ async def test_a_run_is_started_once_however_often_the_form_is_sent(visit) -> No
 
 
 async def test_what_people_and_programs_write_is_text_and_never_markup(visit) -> None:
-    pipeline = HELLO.replace("echo hello", "printf '<script>alert(1)</script>'; exit 3").replace(
-        "hello:", "'he<b>llo</b>':"
-    )
+    pipeline = HELLO.replace("echo hello", "printf '<script>alert(1)</script>'; exit 3")
     visitor = await visit(pipeline, work=True)
     refused = await visitor.send("/projects/shop/runs", **{f"p.{EVIL}": EVIL})
     assert refused.status_code == 422
     assert "<script>alert" not in refused.text
     started = await visitor.send("/projects/shop/runs")
-    run = started.headers["location"].rpartition("/")[2] if started.status_code == 303 else ""
-    if run:
-        await until(visitor, run, set(RUN_FINAL))
-        assert "<script>alert" not in await visitor.see(f"/projects/shop/runs/{run}")
+    run = started.headers["location"].rpartition("/")[2]
+    await until(visitor, run, set(RUN_FINAL))
+    page = await visitor.see(f"/projects/shop/runs/{run}")
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert" not in page
     for path in (f"/projects/{EVIL}", f"/projects/shop/runs/{EVIL}", f"/projects/shop?state={EVIL}",
                  f"/projects/shop/environments/{EVIL}", f"/login?next={EVIL}&link={EVIL}"):  # fmt: skip
         answer = await visitor.browser.get(path)
@@ -97,6 +96,17 @@ async def test_a_gate_is_opened_by_whom_it_may_be(visit) -> None:
     again = await visitor.send("/projects/shop/runs/run-1/approve", job="ask")
     assert again.status_code == 409
     assert "does not wait for approval" in again.text
+
+
+async def test_a_gate_says_who_it_waits_for_before_one_clicks(visit) -> None:
+    gate = "{manual: {message: Sure?, allow_self: false}}"
+    pipeline = f"name: shop\njobs:\n  a: {{trigger: {gate}, steps: [{{run: echo a}}]}}\n"
+    visitor = await visit(pipeline, work=True)
+    await visitor.send("/projects/shop/runs")
+    await until(visitor, "run-1", {"waiting"})
+    page = await visitor.see("/projects/shop/runs/run-1")
+    assert "you started it: somebody else has to say yes" in page
+    assert (await visitor.send("/projects/shop/runs/run-1/approve", job="a")).status_code == 403
 
 
 async def test_whoever_may_only_look_sees_why_the_buttons_are_off(visit) -> None:

@@ -19,11 +19,13 @@ document.addEventListener("click", (event) => {
 let asked = null;
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.confirm || form === asked) return;
+  const button = event.submitter;
+  const words = (button && button.dataset.confirm) || form.dataset.confirm;
+  if (!words || form === asked) return;
   event.preventDefault();
   const dialog = document.getElementById("confirm");
   const typed = dialog.querySelector("input");
-  dialog.querySelector("#confirm-words").textContent = form.dataset.confirm;
+  dialog.querySelector("#confirm-words").textContent = words;
   dialog.querySelector("#confirm-name").hidden = !form.dataset.type;
   dialog.querySelector("#confirm-what").textContent = form.dataset.type || "";
   typed.value = "";
@@ -32,7 +34,7 @@ document.addEventListener("submit", (event) => {
     const meant = dialog.returnValue === "yes" && (!form.dataset.type || typed.value === form.dataset.type);
     if (!meant) return;
     asked = form;
-    form.requestSubmit();
+    form.requestSubmit(button && button.isConnected ? button : undefined);
     asked = null;
   };
   dialog.showModal();

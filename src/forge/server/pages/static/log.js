@@ -23,6 +23,8 @@ function startLog(view) {
   let atFound = -1;
   let drawn = false;
   if (here) follow.checked = false;
+  const over = new AbortController();
+  const listen = (name, act) => addEventListener(name, act, { signal: over.signal });
 
   function add(text) {
     const parts = (rest + text).split("\n");
@@ -61,11 +63,17 @@ function startLog(view) {
   }
   function paint(line, text) {
     let marks = [];
-    for (const part of text.split(/(\x1b\[[0-9;]*[A-Za-z])/)) {
+    // Colours are read; whatever else steers a terminal (ECMA-48: other sequences, titles, links) is left out.
+    for (const part of text.split(/(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?)/)) {
       const code = /^\x1b\[([0-9;]*)m$/.exec(part);
       if (code) {
-        for (const number of code[1].split(";").map(Number)) {
-          if (number === 0) marks = [];
+        const numbers = code[1].split(";").map(Number);
+        while (numbers.length) {
+          const number = numbers.shift();
+          if (number === 38 || number === 48) numbers.splice(0, numbers[0] === 5 ? 2 : 4);
+          else if (number === 0) marks = [];
+          else if (number === 22) marks = marks.filter((mark) => mark !== "a1" && mark !== "a2");
+          else if (number === 23 || number === 24) marks = marks.filter((mark) => mark !== `a${number - 20}`);
           else if (number >= 1 && number <= 4) marks.push(`a${number}`);
           else if ((number >= 30 && number <= 37) || (number >= 90 && number <= 97)) {
             marks = marks.filter((mark) => mark[0] !== "c");
@@ -123,16 +131,16 @@ function startLog(view) {
   field.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); next(); } });
   tools.querySelector("[data-do=next]").addEventListener("click", next);
   follow.addEventListener("change", later);
-  addEventListener("hashchange", () => {
+  listen("hashchange", () => {
     const number = Number((location.hash.match(/^#L(\d+)$/) || [])[1] || 0);
     if (number) show(number);
   });
-  addEventListener("resize", later);
+  listen("resize", later);
 
   async function load() {
     const decoder = new TextDecoder();
     for (;;) {
-      const answer = await fetch(`${view.dataset.url}?offset=${offset}&limit=${PIECE}`);
+      const answer = await fetch(`${view.dataset.url}?offset=${offset}&limit=${PIECE}`, { signal: over.signal });
       if (!answer.ok) { told.textContent = `the log cannot be read (${answer.status})`; return; }
       const data = new Uint8Array(await answer.arrayBuffer());
       offset += data.length;
@@ -145,20 +153,28 @@ function startLog(view) {
     }
   }
   function grow() {
+    if (over.signal.aborted) return;
     const source = new EventSource(`${view.dataset.url}?after=${offset}`);
+    over.signal.addEventListener("abort", () => source.close());
     source.addEventListener("message", (event) => {
       const piece = JSON.parse(event.data);
       add(piece.text);
     });
     source.addEventListener("end", () => source.close());
-    addEventListener("pagehide", () => source.close());
+    listen("pagehide", () => source.close());
   }
-  load();
+  load().catch((error) => { if (error.name !== "AbortError") told.textContent = "the log cannot be read"; });
+  return () => over.abort();
 }
 
-const logView = document.getElementById("log-view");
-if (logView) startLog(logView);
-document.addEventListener("forge:renewed", () => {
-  const view = document.getElementById("log-view");
-  if (view && view.querySelector(".log[hidden]")) startLog(view);
-});
+let shownLog = null;
+let endLog = () => {};
+function showLog() {
+  const view = document.querySelector(".log-view");
+  if (view === shownLog) return;
+  endLog();
+  shownLog = view;
+  endLog = view ? startLog(view) : () => {};
+}
+showLog();
+document.addEventListener("forge:renewed", showLog);

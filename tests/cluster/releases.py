@@ -62,11 +62,11 @@ def deployment(service: Path, replicas: int = 2) -> dict[str, Any]:
         "name": "shop", "image": "shop", "command": [sys.executable, "-I", "-S", str(service)], "env": env,
         "ports": [{"containerPort": 8080, "name": "http"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
-        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
     }  # fmt: skip
     template = {
         "metadata": {"labels": {"app": "shop"}, "annotations": {"prometheus.io/scrape": "true"}},
-        "spec": {"terminationGracePeriodSeconds": 3, "containers": [container]},
+        "spec": {"terminationGracePeriodSeconds": 6, "containers": [container]},
     }
     strategy = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     spec = {

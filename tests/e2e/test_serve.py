@@ -106,9 +106,9 @@ class TestStarting:
             [sys.executable, "-m", "forge", "serve", "--port", "0"],
             cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
-            line = process.stdout.readline()
+            line, rest = process.stdout.readline(), process.stdout.readline()
             process.terminate()
-            rest, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=20)
         assert line.startswith("Forge serves shop at http://127.0.0.1:")
         assert "log in once, as administrator: http://127.0.0.1:" in rest
         assert "Ctrl-C ends it" in told

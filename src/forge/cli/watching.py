@@ -133,11 +133,13 @@ class Foreground:
         changed: list[View] = []
         settled = True
         for subject in self.subjects:
+            # Asked before looking: a command that is taken in between the two is not yet to be seen in the look.
+            told = bool(await self.service.records.waiting(subject.name))
             view = await subject.look()
             if self.views.get(subject.name) != view:
                 self.views[subject.name] = view
                 changed.append(view)
-            settled &= await subject.settled(view)
+            settled &= not told and await subject.settled(view)
         beside = tuple([await subject.look() for subject in self._beside.values()])
         events = [event for machine in self._after for event in await self._events(machine)]
         lines = await self._new_lines(final=False)

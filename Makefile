@@ -3,11 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := src tests demo bench examples scripts
-# Many tests wait for real processes: more workers than cores.
-WORKERS ?= 4
+# Many tests wait for real processes: more workers than cores. With four, two cores are too busy for clusters.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test controlplane cluster check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
+.PHONY: help setup demo demo-stop test controlplane helm cluster check format bench bench-record hunt bench-judge bench-judge-record bench-adaptive \
 	bench-adaptive-record picture lock clean
 
 help: ## Show this list
@@ -22,12 +22,15 @@ demo: setup ## Release a good and a bad version of a real service (never asks wi
 demo-stop: setup ## Stop the dashboard that the demo left open
 	@$(BIN)/python demo/dashboard.py stop
 
-test: setup controlplane ## Run every test
+test: setup controlplane helm ## Run every test
 	@command -v git >/dev/null || { echo 'error: the tests need git; on Debian and Ubuntu: apt install git' >&2; exit 1; }
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
 
 controlplane: ## Build the Kubernetes control plane of the tests, where there is Go (once)
 	@$(PYTHON) scripts/controlplane.py --if-possible >/dev/null
+
+helm: ## Build the helm of the tests, where there is Go (once)
+	@$(PYTHON) scripts/helm.py --if-possible >/dev/null
 
 cluster: setup controlplane ## Run a Kubernetes cluster on this machine, as the tests do, until Ctrl-C (PROMETHEUS=1: one too)
 	@PYTHONPATH=tests $(BIN)/python -m cluster.serve .cache/cluster $(if $(PROMETHEUS),--prometheus)

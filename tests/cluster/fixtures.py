@@ -18,7 +18,7 @@ import pytest
 from cluster import access
 from cluster.access import Api, Kubectl, Refused, until
 from cluster.admission import AdmissionWebhook, Verdict
-from cluster.plane import ControlPlane, obtain
+from cluster.plane import ControlPlane, obtain, script
 from cluster.sharing import Cluster, NoCluster, own_folder, shared_cluster
 
 OUTSIDE = "FORGE_TEST_KUBECONFIG"
@@ -31,6 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"cluster", "own_cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("kubernetes")
+
+
+@pytest.fixture
+def real_helm(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of a real helm, first on the PATH; the first test that asks for it may build it."""
+    module = script("helm")
+    try:
+        program = str(module.find())
+    except module.Unavailable as problem:
+        if os.environ.get("CI"):
+            pytest.fail(str(problem))
+        pytest.skip(str(problem))
+    monkeypatch.setenv("PATH", f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}")
+    return program
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -45,8 +45,8 @@ Server((os.environ["POD_IP"], int(os.environ.get("PORT", "8080"))), Service).ser
 FINAL = {"promoted", "rolled_back", "aborted", "failed", "superseded"}
 DOORS = {
     "gateway_api": {"gateway_api": {"route": "shop"}},
-    "istio": {"istio": {"virtual_service": "shop", "propagation": "300ms"}},
-    "ingress_nginx": {"ingress_nginx": {"ingress": "shop", "propagation": "300ms"}},
+    "istio": {"istio": {"virtual_service": "shop", "propagation": "1s"}},
+    "ingress_nginx": {"ingress_nginx": {"ingress": "shop", "propagation": "1s"}},
     "replicas": "replicas",
 }
 
@@ -62,11 +62,11 @@ def deployment(service: Path, replicas: int = 2) -> dict[str, Any]:
         "name": "shop", "image": "shop", "command": [sys.executable, "-I", "-S", str(service)], "env": env,
         "ports": [{"containerPort": 8080, "name": "http"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
-        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
     }  # fmt: skip
     template = {
         "metadata": {"labels": {"app": "shop"}, "annotations": {"prometheus.io/scrape": "true"}},
-        "spec": {"terminationGracePeriodSeconds": 6, "containers": [container]},
+        "spec": {"terminationGracePeriodSeconds": 3, "containers": [container]},
     }
     strategy = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     spec = {
@@ -95,8 +95,8 @@ def settings_map(version: str, bad: str) -> dict[str, Any]:
     }
 
 
-def doors(router: str) -> list[dict[str, Any]]:
-    """Return what leads users to the Service with this router."""
+def doors(router: str, host: str = "shop.example") -> list[dict[str, Any]]:
+    """Return what leads users to the Service with this router, by its host where many share a front door."""
     backend = {"name": "shop", "port": 80}
     if router == "gateway_api":
         listener = {"name": "http", "port": 8080, "protocol": "HTTP"}
@@ -107,11 +107,11 @@ def doors(router: str) -> list[dict[str, Any]]:
         return [gateway, route]
     if router == "istio":
         return [{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "shop"},
-                 "spec": {"hosts": ["shop.example"], "http": [{"route": [{"destination": {"host": "shop"}}]}]}}]  # fmt: skip
+                 "spec": {"hosts": [host], "http": [{"route": [{"destination": {"host": "shop"}}]}]}}]  # fmt: skip
     if router == "ingress_nginx":
         path = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "shop", "port": {"number": 80}}}}
         return [{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "shop"},
-                 "spec": {"ingressClassName": "nginx", "rules": [{"host": "shop.example", "http": {"paths": [path]}}]}}]  # fmt: skip
+                 "spec": {"ingressClassName": "nginx", "rules": [{"host": host, "http": {"paths": [path]}}]}}]  # fmt: skip
     return []
 
 
@@ -181,7 +181,10 @@ class Project:
         (folder / "forge").mkdir(parents=True)
         (folder / "k8s").mkdir()
         (folder / "service.py").write_text(SERVICE)
-        self.manifests(doors(router))
+        self.host = (
+            f"{namespace}.example"  # tests that run side by side share the front doors of istio and ingress_nginx
+        )
+        self.manifests(doors(router, self.host))
         self.prometheus = prometheus
         self.strategy: Any = {
             "canary": {"steps": [{"weight": "20%"}, {"pause": "4s"}, {"weight": "50%"}, {"pause": "2s"}]}
@@ -277,7 +280,7 @@ class Project:
         if self.router == "gateway_api":
             return Users(front.gateway(self.namespace, "public"), **settings)
         if self.router == "istio":
-            return Users(front.istio, "shop.example", **settings)
+            return Users(front.istio, self.host, **settings)
         if self.router == "ingress_nginx":
-            return Users(front.ingress, "shop.example", **settings)
+            return Users(front.ingress, self.host, **settings)
         return Users(front.service(self.namespace, "shop", 80), **settings)

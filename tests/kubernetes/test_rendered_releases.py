@@ -106,8 +106,10 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: check, image:
 """
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on this machine")
-def test_what_helm_rendered_is_released_with_the_runs_own_settings(repository: Repository, kubectl: Any) -> None:
+@pytest.mark.timeout(1800)  # the first of all tests that need it may build it
+def test_what_helm_rendered_is_released_with_the_runs_own_settings(
+    real_helm: str, repository: Repository, kubectl: Any
+) -> None:
     repository.write("chart/Chart.yaml", {"apiVersion": "v2", "name": "shop", "version": "0.1.0"})
     repository.write("chart/values.yaml", {"colour": "red"})
     repository.write("chart/templates/shop.yaml", shops.deployment(mounts=True, replicas=1), shops.secret())

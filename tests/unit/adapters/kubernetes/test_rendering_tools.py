@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -197,13 +196,15 @@ async def test_what_helm_complains_of_is_the_reason(tmp_path: Path) -> None:
     assert told.value.hint == "fetch what it is made of in a step before: `helm dependency build charts/shop`"
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on this machine")
-async def test_a_chart_is_rendered_by_the_real_helm(tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)  # the first of all tests that need it may build it
+async def test_a_chart_is_rendered_by_the_real_helm(tmp_path: Path, real_helm: str) -> None:
     write(tmp_path, {**CHART, "prod.yaml": "replicas: 4\n"})
     chart = HelmChart("charts/shop", "front", ("prod.yaml",), {"image.tag": "v1.10", "words": "{a,b}"})
     config = KubernetesTargetConfig(access=KubernetesAccess(namespace="shop"), helm=chart)
     said: list[str] = []
-    (main,) = await render(config, base=tmp_path, root=tmp_path, env=ENV, say=said.append)
+    (main,) = await render(
+        config, base=tmp_path, root=tmp_path, env={**ENV, "PATH": os.environ["PATH"]}, say=said.append
+    )
     assert (main["metadata"], main["spec"]["replicas"]) == ({"name": "front", "namespace": "shop"}, 4)
     container = main["spec"]["template"]["spec"]["containers"][0]
     assert (container["image"], container["args"]) == ("shop:v1.10", ["a", "b"])

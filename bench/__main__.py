@@ -22,6 +22,7 @@ PARTS = {
     "analyse": "bench.analyse",
     "month": "bench.month",
     "kubernetes-route": "bench.kubernetes_route",
+    "kubernetes-releases": "bench.kubernetes_releases",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -29,20 +29,21 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
     """Change the split of three versions again and again."""
     sys.path.insert(0, str(TESTS))
     try:
-        with _cluster() as (kubeconfig, kubectl):
+        with cluster() as (kubeconfig, kubectl):
             return asyncio.run(_measured(kubeconfig, kubectl, rounds))
-    except _Missing as missing:
+    except Missing as missing:
         return [Figure("verdict to route written, on Kubernetes", f"not measured: {missing}")]
     finally:
         sys.path.remove(str(TESTS))
 
 
-class _Missing(Exception):
-    pass
+class Missing(Exception):
+    """There is no test cluster to be had here; says why."""
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[tuple[Path, Any]]:
+def cluster() -> Iterator[tuple[Path, Any]]:
+    """Have a test cluster: its kubeconfig, and a kubectl in a namespace of one's own. Raises Missing."""
     from cluster.fixtures import fresh_namespace
     from cluster.plane import obtain
     from cluster.sharing import Cluster, NoCluster, shared_cluster
@@ -57,7 +58,7 @@ def _cluster() -> Iterator[tuple[Path, Any]]:
                 module.find()
                 cluster = stack.enter_context(shared_cluster())
             except (module.Unavailable, NoCluster) as problem:
-                raise _Missing(problem) from None
+                raise Missing(problem) from None
         namespace = stack.enter_context(fresh_namespace(cluster, "bench-route"))
         yield cluster.kubeconfig, cluster.kubectl(namespace)
 
